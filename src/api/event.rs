@@ -1,0 +1,161 @@
+//! What the node tells without being asked. Field names are the outward contract.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{DeliveryState, ErrorCode, MessageKind, Role, SeedState, Via, millis};
+
+/// Something that happened. Cheap to clone through [`Stamped`].
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Event {
+    /// The first event of a node.
+    Ready {
+        /// Own PeerId.
+        peer_id: String,
+        /// Own nickname.
+        name: String,
+        /// Own team label.
+        team: String,
+        /// What it runs as.
+        role: Role,
+        /// Everything of this node.
+        data_dir: String,
+        /// Program version.
+        version: String,
+    },
+    /// A new own address.
+    Listening {
+        /// Whole, with `/p2p/…`.
+        address: String,
+    },
+    /// A configured seed changed its state.
+    Seed {
+        /// As configured.
+        address: String,
+        /// Its identity once known.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        peer_id: Option<String>,
+        /// The new state.
+        state: SeedState,
+        /// How many peers it named.
+        peers: usize,
+    },
+    /// A link to a peer stands and its card was checked. Comes before any of its messages.
+    PeerUp {
+        /// PeerId.
+        peer: String,
+        /// Nickname.
+        name: String,
+        /// Team label.
+        team: String,
+        /// Address of the link.
+        address: String,
+        /// How it came about.
+        via: Via,
+    },
+    /// A peer said goodbye. A message of its that was on its way to the disk may still come after it.
+    PeerLeft {
+        /// PeerId.
+        peer: String,
+        /// Nickname.
+        name: String,
+    },
+    /// The last link to a peer is gone without a goodbye. This is no death.
+    PeerLost {
+        /// PeerId.
+        peer: String,
+        /// Nickname.
+        name: String,
+        /// What ended the link.
+        reason: String,
+    },
+    /// A message arrived and is on disk.
+    Message {
+        /// Message id.
+        id: String,
+        /// What kind.
+        kind: MessageKind,
+        /// Author's PeerId.
+        from: String,
+        /// Author's nickname.
+        name: String,
+        /// Author's team label.
+        team: String,
+        /// The text, unchanged.
+        text: String,
+        /// The author's clock.
+        #[serde(serialize_with = "millis")]
+        sent_at: Timestamp,
+        /// The author's number for it.
+        seq: u64,
+        /// The neighbour that handed it over.
+        via: String,
+    },
+    /// A numbered sign of life arrived.
+    Gossip {
+        /// Its author's PeerId.
+        origin: String,
+        /// The neighbour that handed it over.
+        via: String,
+        /// Its number, as its author counts them.
+        count: u32,
+        /// The author's clock.
+        #[serde(serialize_with = "millis")]
+        sent_at: Timestamp,
+    },
+    /// Broadcasts of one author that nobody has any more.
+    Gap {
+        /// The author's PeerId.
+        from: String,
+        /// The author's boot count when it wrote them.
+        epoch: u64,
+        /// The first missing number.
+        first: u64,
+        /// The last missing number.
+        last: u64,
+    },
+    /// An own message has come further. In order for one message: queued, sent, then delivered or failed; back to
+    /// queued when a link broke.
+    Delivery {
+        /// Message id.
+        id: String,
+        /// Receiver's PeerId.
+        to: String,
+        /// Where it stands.
+        state: DeliveryState,
+        /// Why it failed or went back.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
+    /// This reader was too slow; history and lists have what it missed.
+    Lagged {
+        /// How many events it missed.
+        missed: u64,
+    },
+    /// Something went wrong that no command asked for.
+    Error {
+        /// What kind.
+        code: ErrorCode,
+        /// One sentence.
+        message: String,
+    },
+    /// The last event of a node.
+    Bye {
+        /// Why it stops.
+        reason: String,
+    },
+}
+
+/// An [`Event`] with the time it happened.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stamped {
+    /// Rises by one from event to event of a node; 0 for what a front end says by itself.
+    pub n: u64,
+    /// When.
+    pub at: Timestamp,
+    /// What.
+    pub event: Arc<Event>,
+}

@@ -1,0 +1,97 @@
+//! Start a node: lock the data dir, load the identity, open the database, build the Swarm, listen, run the loop.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tokio::sync::{broadcast, mpsc};
+use tokio::task::JoinHandle;
+
+use crate::api::{ApiError, ErrorCode, Stamped};
+use crate::config::Config;
+use crate::data_dir::Lock;
+use crate::event_loop::{EventLoop, Parts};
+use crate::handle::{COMMAND_QUEUE, EVENT_QUEUE, Handle};
+use crate::storage::Storage;
+use crate::{event_loop, identity, network};
+
+/// Finished storage work that waits for the event loop; the storage thread waits when it is full.
+const DONE_QUEUE: usize = 1_024;
+
+/// A running node.
+#[derive(Debug)]
+pub struct Node {
+    /// The door for front ends.
+    pub handle: Handle,
+    /// Everything that happens from the very first event on.
+    pub events: broadcast::Receiver<Stamped>,
+    /// What a person should read at the start: a port that fell over, a database that was set aside.
+    pub notes: Vec<String>,
+    /// What to wait for at the end.
+    pub running: Running,
+}
+
+/// The node's task and its right to the data dir.
+#[derive(Debug)]
+pub struct Running {
+    task: JoinHandle<()>,
+    _lock: Lock,
+}
+
+impl Node {
+    /// Start a node in the current tokio runtime. Fails without having changed anything but the data dir itself, whose
+    /// boot counter may have risen.
+    pub fn start(config: Config) -> Result<Self, ApiError> {
+        let lock = Lock::take(&config.paths)?;
+        let identity = identity::load_or_create(&config.paths.identity)?;
+        if identity.fresh && lock.used_before {
+            tracing::warn!("there is a history but no identity key: this node is a stranger to its old peers");
+        }
+        let key = identity.keypair;
+        // The storage thread waits while the loop is busy; the loop never waits for the storage thread.
+        let (done, done_receiver) = mpsc::channel(DONE_QUEUE);
+        let (storage, opened) = Storage::open(&config.paths.database, done)?;
+        let mut notes = Vec::new();
+        if let Some(damaged) = &opened.damaged {
+            notes.push(format!(
+                "the database was damaged; it was set aside as {} and a new one begun",
+                damaged.display()
+            ));
+        }
+        let mut rng = StdRng::from_os_rng();
+        let rng_seed = rng.random();
+        let card = event_loop::sign_card(&key, &config, opened.boot, 0, Vec::new())?;
+        let mut swarm = network::build(&key, &config, card, rng_seed)?;
+        notes.extend(network::listen(&mut swarm, &config.listen)?);
+        let (commands, commands_receiver) = mpsc::channel(COMMAND_QUEUE);
+        let (events, first_events) = broadcast::channel(EVENT_QUEUE);
+        let emitted = Arc::new(AtomicU64::new(0));
+        let handle = Handle { commands, events: events.clone(), emitted: Arc::clone(&emitted) };
+        let parts = Parts {
+            swarm,
+            storage,
+            opened,
+            config,
+            key,
+            commands: commands_receiver,
+            done: done_receiver,
+            events,
+            emitted,
+            rng,
+            rng_seed,
+        };
+        let event_loop = EventLoop::new(parts);
+        let task = tokio::spawn(event_loop.run());
+        Ok(Self { handle, events: first_events, notes, running: Running { task, _lock: lock } })
+    }
+}
+
+impl Running {
+    /// Wait until the node has ended. An error says that it ended in a way it should not have.
+    pub async fn ended(&mut self) -> Result<(), ApiError> {
+        (&mut self.task).await.map_err(|_| {
+            ApiError::new(ErrorCode::General, "the node's event loop panicked; please report what it printed")
+        })
+    }
+}

@@ -1,0 +1,140 @@
+//! Broadcasts: once each to everybody, through peers without a direct link, and gaps filled after an absence.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use althing::frontend::child::Child;
+
+use crate::harness::{NODE, Net, TestResult, text};
+
+/// Nodes in a line: each is linked with the one before it only.
+async fn line(net: &Net, count: usize) -> Result<Vec<Child>, Box<dyn std::error::Error>> {
+    let mut nodes: Vec<Child> = Vec::new();
+    for number in 0..count {
+        let name = format!("n{number}");
+        let node = match nodes.last() {
+            None => net.peer(&name, &["--fanout", "1"])?,
+            Some(before) => net.peer(&name, &["--fanout", "1", "--peer", &before.address().await?])?,
+        };
+        if let Some(before) = nodes.last() {
+            node.wait("peer_up", |event| text(event, "name") == before.name).await?;
+        }
+        nodes.push(node);
+    }
+    Ok(nodes)
+}
+
+#[tokio::test]
+async fn in_a_line_of_eight_two_hundred_broadcasts_reach_everybody_exactly_once() -> TestResult {
+    let net = Net::with_seeds(0).await?;
+    let mut nodes = line(&net, 8).await?;
+    let mut sent = Vec::new();
+    for number in 0..200 {
+        let author = number % nodes.len();
+        let words = format!("number {number} by {author}");
+        nodes[author].tell(&format!("broadcast {words}")).await?;
+        sent.push((author, words));
+    }
+    for (place, node) in nodes.iter().enumerate() {
+        let others = sent.iter().filter(|(author, _)| *author != place);
+        for (_, words) in others {
+            let heard =
+                node.wait_since(0, Duration::from_secs(60), "message", |event| text(event, "text") == words).await?;
+            assert_eq!(text(&heard, "kind"), "broadcast");
+        }
+    }
+    for (place, node) in nodes.iter().enumerate() {
+        let mut times: BTreeMap<String, usize> = BTreeMap::new();
+        for event in node.events_since(0).iter().filter(|event| event["type"] == "message") {
+            *times.entry(text(event, "text").to_owned()).or_default() += 1;
+        }
+        assert!(times.values().all(|times| *times == 1), "n{place} heard something twice");
+        assert_eq!(times.len(), sent.iter().filter(|(author, _)| *author != place).count());
+    }
+    // The last one is linked with its neighbour alone, so what the first one said came through others.
+    let (first, last) = (nodes[0].peer_id().await?, &nodes[7]);
+    let heard = last.wait("message", |event| text(event, "from") == first).await?;
+    assert_eq!(text(&heard, "via"), nodes[6].peer_id().await?);
+    Ok(())
+}
+
+#[tokio::test]
+async fn whoever_was_away_has_everything_when_it_is_back_in_each_authors_order() -> TestResult {
+    let net = Net::with_seeds(1).await?;
+    let mut ada = net.peer("ada", &[])?;
+    let mut bob = net.peer_that_met("bob", &["ada"]).await?;
+    ada.ask("broadcast before").await?;
+    bob.wait("message", |event| text(event, "text") == "before").await?;
+    bob.kill().await?;
+    for number in 0..30 {
+        ada.ask(&format!("broadcast missed {number}")).await?;
+    }
+    let mut bob = net.peer("bob", &[])?;
+    bob.wait("message", |event| text(event, "text") == "missed 29").await?;
+    let heard: Vec<String> = bob
+        .events_since(0)
+        .iter()
+        .filter(|event| event["type"] == "message")
+        .map(|event| text(event, "text").to_owned())
+        .collect();
+    assert_eq!(heard, (0..30).map(|number| format!("missed {number}")).collect::<Vec<_>>());
+    let rows = bob.ask("history all -n 100").await?;
+    let kept = rows.as_array().into_iter().flatten().filter(|row| row["kind"] == "broadcast").count();
+    assert_eq!(kept, 31);
+    // A newcomer gets what was said before its time into its history, not onto its screen.
+    let mut cleo = net.peer_that_met("cleo", &["ada"]).await?;
+    ada.ask("broadcast now").await?;
+    cleo.wait("message", |event| text(event, "text") == "now").await?;
+    let shown = cleo.events_since(0).iter().filter(|event| event["type"] == "message").count();
+    let rows = cleo.ask("history all -n 100").await?;
+    let kept = rows.as_array().map_or(0, Vec::len);
+    assert!(kept == 32 && shown < 10, "{kept} kept, {shown} shown");
+    Ok(())
+}
+
+#[tokio::test]
+async fn numbered_gossip_arrives_and_the_output_files_are_written() -> TestResult {
+    let net = Net::with_seeds(1).await?;
+    let folder = net.folder.path().join("out");
+    let out = folder.display().to_string();
+    let ada = net.peer("ada", &["--output-dir", &out, "--liveness-interval", "1"])?;
+    let mut bob = net.peer_that_met("bob", &["ada"]).await?;
+    let id = ada.peer_id().await?;
+    for count in 1..=3 {
+        let heard = bob.wait("gossip", |event| event["count"] == count && text(event, "origin") == id).await?;
+        // Handed over by its author, or by the seed that both are linked with.
+        assert!([&id, &net.seeds[0].peer_id().await?].contains(&&text(&heard, "via").to_owned()));
+    }
+    bob.ask("gossip start --count 2 --every 0.1").await?;
+    let bobs = bob.peer_id().await?;
+    ada.wait("gossip", |event| event["count"] == 2 && text(event, "origin") == bobs).await?;
+    bob.deliver("ada", "for the file").await?;
+    let port = ada.address().await?.split('/').nth(4).unwrap_or_default().to_owned();
+    let file = folder.join(format!("output_{port}.txt"));
+    let mut written = String::new();
+    // The file is written behind the events; look again until it has caught up.
+    for _ in 0..100 {
+        written = std::fs::read_to_string(&file)?;
+        if ["<1133>", "<1155>", "for the file", "peers 1: bob"].iter().all(|part| written.contains(part)) {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Err(format!("{}: {written}", file.display()).into())
+}
+
+#[tokio::test]
+async fn a_seed_relays_and_shows_nothing() -> TestResult {
+    let net = Net::with_seeds(1).await?;
+    let seed = net.addresses[0].clone();
+    // Both know the seed alone, and a fanout of one that nobody fills.
+    let mut ada = Child::spawn(NODE.as_ref(), "ada", &net.dir("ada"), ["--peer", seed.as_str()])?;
+    let bob = Child::spawn(NODE.as_ref(), "bob", &net.dir("bob"), ["--peer", seed.as_str()])?;
+    ada.wait("peer_up", |event| text(event, "name") == "seed0").await?;
+    bob.wait("peer_up", |event| text(event, "name") == "seed0").await?;
+    ada.ask("broadcast through the seed").await?;
+    let heard = bob.wait("message", |event| text(event, "text") == "through the seed").await?;
+    assert_eq!(text(&heard, "via"), net.seeds[0].peer_id().await?);
+    assert!(!net.seeds[0].events_since(0).iter().any(|event| event["type"] == "message"));
+    Ok(())
+}
