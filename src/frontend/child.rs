@@ -48,7 +48,11 @@ impl Child {
             .append(true)
             .open(data_dir.join("stderr.txt"))
             .map_err(|error| failed("no stderr.txt", error))?;
-        let mut process = Command::new(binary)
+        let mut command = Command::new(binary);
+        for variable in foreign_settings() {
+            command.env_remove(variable);
+        }
+        let mut process = command
             .args(["--json", "--mdns", "off", "--listen", "/ip4/127.0.0.1/tcp/0", "--name", name, "--data-dir"])
             .arg(data_dir)
             .args(args.into_iter().map(Into::into))
@@ -197,6 +201,15 @@ impl Child {
             Err(_) => Err(ChildError(format!("{} did not end in {} s", self.name, PATIENCE.as_secs()))),
         }
     }
+}
+
+/// The variables of the environment that would set up a child otherwise than its arguments say.
+pub(super) fn foreign_settings() -> impl Iterator<Item = OsString> {
+    let sets = |name: &OsString| {
+        let name = name.to_string_lossy();
+        name.starts_with("ALTHING_") || name == "CONNECTION_TIMEOUT"
+    };
+    std::env::vars_os().map(|(name, _)| name).filter(sets)
 }
 
 mod parking {

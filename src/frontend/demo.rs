@@ -216,6 +216,9 @@ impl Demo {
         for address in &self.addresses {
             command.args(["--seed", address]);
         }
+        for variable in super::child::foreign_settings() {
+            command.env_remove(variable);
+        }
         let mut marks: Vec<usize> = self.peers.iter().map(Child::mark).collect();
         let spawned = command.kill_on_drop(true).spawn();
         let mut guest = match spawned {
