@@ -111,6 +111,10 @@ impl EventLoop {
 
     pub(super) fn on_broadcast(&mut self, event: broadcast::Event) {
         match event {
+            // A stranger's broadcasts fill the disk no more than its direct messages do.
+            broadcast::Event::Received { envelope, bytes, .. } if !self.may_keep(&envelope.author, bytes.len()) => {
+                self.fault(envelope.author, &"daily-quota");
+            }
             broadcast::Event::Received { envelope, bytes, via, backlog } => {
                 let row = self.row(&envelope, &bytes);
                 let heard = Box::new(Heard { envelope, bytes, via, backlog });
@@ -143,6 +147,11 @@ impl EventLoop {
                 self.emit(Event::Message { id, kind, from, name, team, text, sent_at, seq, via });
             }
         }
+    }
+
+    fn may_keep(&mut self, author: &PeerId, bytes: usize) -> bool {
+        let trusted = self.directory.get(author).is_some_and(|entry| entry.trusted);
+        trusted || *author == self.local || self.quota.admit(*author, 1, bytes, Instant::now())
     }
 
     fn row(&self, envelope: &Envelope, bytes: &Arc<[u8]>) -> BroadcastRow {

@@ -316,8 +316,12 @@ impl Session {
     }
 
     async fn node(&mut self, command: Command) -> Result<Answered, ApiError> {
+        // Only a direct message has a receipt that can be waited for.
+        let has_receipt = matches!(command, Command::SendMessage { .. });
         let reply = self.handle.execute(command).await?;
-        if let Reply::Started { id } = &reply {
+        if let Reply::Started { id } = &reply
+            && has_receipt
+        {
             self.remember(id.clone());
         }
         Ok(Answered::Reply(reply))

@@ -138,3 +138,26 @@ async fn a_seed_relays_and_shows_nothing() -> TestResult {
     assert!(!net.seeds[0].events_since(0).iter().any(|event| event["type"] == "message"));
     Ok(())
 }
+
+#[tokio::test]
+async fn a_broadcast_by_e_reaches_the_others_and_succeeds() -> TestResult {
+    let net = Net::with_seeds(1).await?;
+    let ada = net.peer("ada", &[])?;
+    ada.wait("seed", |event| event["state"] == "registered").await?;
+    let data = net.dir("bob").display().to_string();
+    let base = ["--mdns", "off", "--listen", "/ip4/127.0.0.1/tcp/0", "--name", "bob", "--data-dir", &data];
+    let commands = [
+        "--seed",
+        &net.addresses[0],
+        "-e",
+        "wait peer ada",
+        "-e",
+        "broadcast by a script",
+        "-e",
+        "gossip start --count 1",
+    ];
+    let output = crate::harness::run(&[&base[..], &commands[..]].concat()).await?;
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    ada.wait("message", |event| text(event, "text") == "by a script").await?;
+    Ok(())
+}
