@@ -104,7 +104,9 @@ async fn run_node(config: Config, commands: Vec<String>) -> Result<u8, ApiError>
             front_end.await
         }
     };
-    drop(control);
+    if let Ok(control) = control {
+        control.end().await;
+    }
     Ok(status)
 }
 

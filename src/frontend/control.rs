@@ -8,6 +8,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -25,13 +26,25 @@ use crate::api::{ApiError, Command, ErrorCode, Event, PeerState, Reply, Stamped,
 use crate::handle::Handle;
 
 /// Clients at the same time; one more waits until another has gone.
-const MAX_CLIENTS: usize = 64;
+const MAX_CLIENTS: u32 = 64;
+
+/// How long a node that has stopped waits for its clients to take the last lines.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// The server; it ends and its socket goes when this is dropped.
 #[derive(Debug)]
 pub struct Control {
     path: PathBuf,
     task: JoinHandle<()>,
+    places: Arc<Semaphore>,
+}
+
+impl Control {
+    /// Take no further client and let those who are there read to the node's last event, but not for ever.
+    pub async fn end(self) {
+        self.task.abort();
+        let _ = tokio::time::timeout(LAST_LINES, self.places.acquire_many(MAX_CLIENTS)).await;
+    }
 }
 
 impl Drop for Control {
@@ -60,10 +73,11 @@ pub fn serve(handle: Handle, path: &Path) -> std::io::Result<Control> {
     }
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    let places = Arc::new(Semaphore::new(MAX_CLIENTS));
+    let places = Arc::new(Semaphore::new(MAX_CLIENTS as usize));
+    let free = Arc::clone(&places);
     let task = tokio::spawn(async move {
         loop {
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+            let Ok(place) = Arc::clone(&free).acquire_owned().await else { return };
             match listener.accept().await {
                 Ok((stream, _)) => {
                     let handle = handle.clone();
@@ -75,12 +89,12 @@ pub fn serve(handle: Handle, path: &Path) -> std::io::Result<Control> {
                 Err(error) => {
                     // Out of file descriptors, most likely: give others time to go.
                     tracing::warn!("a control client could not be accepted: {error}");
-                    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+                    tokio::time::sleep(Duration::from_millis(200)).await;
                 }
             }
         }
     });
-    Ok(Control { path: path.to_owned(), task })
+    Ok(Control { path: path.to_owned(), task, places })
 }
 
 async fn client(handle: Handle, stream: UnixStream) {
@@ -92,6 +106,7 @@ async fn client(handle: Handle, stream: UnixStream) {
     let output = Output::start(if text { Style::JsonWithText } else { Style::Json }, writer);
     introduce(&handle, &output).await;
     let mut session = Session::new(handle.clone(), output.clone(), true);
+    let mut ended = handle.subscribe();
     let mut next = Some(first);
     while let Some(line) = next {
         let request = match &line {
@@ -119,6 +134,7 @@ async fn client(handle: Handle, stream: UnixStream) {
         next = tokio::select! {
             next = lines.next() => next,
             () = output.closed() => None,
+            () = super::stdin::bye(&mut ended) => None,
         };
     }
     output.flush().await;

@@ -55,6 +55,9 @@ const TRY: Duration = Duration::from_millis(20);
 /// How long the last lines may take onto the screen.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
+/// How long a line that was entered may take from the editor's thread to its execution.
+const ON_ITS_WAY: Duration = Duration::from_millis(500);
+
 /// The exit status that stands for SIGINT.
 const INTERRUPTED: u8 = 130;
 
@@ -138,17 +141,25 @@ impl Prompt {
         let (mut cancelled, mut first) = (false, true);
         loop {
             self.refresh().await;
+            self.shared.demand();
             self.lines.demand().await;
+            let mut interrupted: Option<Instant> = None;
             let typed = loop {
                 tokio::select! {
                     typed = self.lines.next() => break typed,
-                    // While a line is read SIGINT goes to the editor. Here it is a Ctrl-C that came just too late for a
-                    // command, which must not end the node.
-                    status = outside(signals, &self.shared) => if first || status != INTERRUPTED { return status },
+                    // While a line is read SIGINT goes to the editor. Before that it is a Ctrl-C that came just too late
+                    // for a command, which must not end the node; after that it is about the line that was entered.
+                    status = outside(signals, &self.shared) => match self.shared.has_begun() {
+                        begun if status != INTERRUPTED || (first && !begun) => return status,
+                        begun => interrupted = begun.then(Instant::now),
+                    },
                 }
             };
             first = false;
             match typed {
+                Typed::Text(_) if interrupted.is_some_and(|at| at.elapsed() < ON_ITS_WAY) => {
+                    self.output.text("(interrupted)".to_owned()).await;
+                }
                 Typed::Text(text) => {
                     cancelled = false;
                     match self.execute(&text, signals).await {

@@ -16,6 +16,10 @@ use crate::harness::{NODE, Net, TestResult, run_with_input};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 const CTRL_C: &str = "\x03";
+
+/// What the editor writes when it takes the terminal and when it has given it back.
+const PASTE_ON: &[u8] = b"\x1b[?2004h";
+const PASTE_OFF: &[u8] = b"\x1b[?2004l";
 const CTRL_D: &str = "\x04";
 const UP: &str = "\x1b[A";
 
@@ -105,6 +109,15 @@ impl Terminal {
             let (row, column) = screen.cursor_position();
             let text = screen.rows(0, 200).nth(row.into()).unwrap_or_default();
             text.trim_end() == line.trim_end() && usize::from(column) == line.chars().count()
+        })
+    }
+
+    /// Wait until keys make signals again, because a command is executed: the editor says so to the terminal after it has
+    /// given it back.
+    fn given_back(&self) -> Fallible<()> {
+        self.until("the terminal given back", |shown| {
+            let last = |needle: &[u8]| shown.raw.windows(needle.len()).rposition(|window| window == needle);
+            last(PASTE_OFF) > last(PASTE_ON)
         })
     }
 
@@ -276,8 +289,7 @@ async fn ctrl_c_clears_the_line_and_twice_leaves() -> TestResult {
     ada.line("ada> ")?;
     // A command that takes its time ends, and the node goes on.
     ada.type_in("sleep 1000\r")?;
-    ada.see("sleep 1000")?;
-    ada.line("")?;
+    ada.given_back()?;
     ada.type_in(CTRL_C)?;
     ada.see("(interrupted)")?;
     ada.line("ada> ")?;
@@ -303,7 +315,7 @@ async fn signals_end_the_node_and_give_the_terminal_back() -> TestResult {
         // Pasting is switched back to what it was before.
         let raw = ada.raw();
         let last = |needle: &[u8]| raw.windows(needle.len()).rposition(|window| window == needle);
-        assert!(last(b"\x1b[?2004l") > last(b"\x1b[?2004h"));
+        assert!(last(PASTE_OFF) > last(PASTE_ON));
     }
     Ok(())
 }

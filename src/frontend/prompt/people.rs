@@ -45,6 +45,8 @@ struct State {
     people: BTreeMap<String, Person>,
     settings: Vec<String>,
     reading: bool,
+    /// The reading of the demanded line has begun.
+    begun: bool,
     line: String,
     /// The unread messages that the prompt on the screen counts.
     drawn: usize,
@@ -136,10 +138,22 @@ impl Shared {
         (format!("{own}{whom}{count}> "), format!("\u{1b}[1;36m{own}\u{1b}[0m{whom}\u{1b}[1;33m{count}\u{1b}[0m> "))
     }
 
+    /// A line is about to be demanded.
+    pub(super) fn demand(&self) {
+        self.lock().begun = false;
+    }
+
+    /// Whether the reading of the demanded line has begun. What happens then, and is not for the editor, is about that
+    /// line, which is on its way.
+    pub(super) fn has_begun(&self) -> bool {
+        self.lock().begun
+    }
+
     /// A line is being read from here on.
     pub(super) fn begin(&self) {
         let mut state = self.lock();
         state.reading = true;
+        state.begun = true;
         state.line.clear();
     }
 
