@@ -6,6 +6,7 @@
 
 mod error;
 mod event;
+mod standing;
 mod views;
 
 use std::time::Duration;
@@ -15,6 +16,7 @@ use serde::{Serialize, Serializer};
 
 pub use error::{ApiError, ErrorCode};
 pub use event::{Event, Stamped};
+pub use standing::{ExchangeInfo, FactInfo, Finding, LivenessRow, PingInfo, Severity, WhyInfo};
 pub use views::{
     DAMAGED, DeliveryState, HistoryRow, MessageKind, OutboxRow, PeerInfo, PeerState, Role, SeedInfo, SeedState,
     Setting, StatusInfo, Via,
@@ -33,7 +35,7 @@ pub enum Command {
         /// At most [`MAX_TEXT_BYTES`].
         text: String,
     },
-    /// Send a message to everybody in the network. Replies [`Reply::Started`] once it is on disk.
+    /// Send a message to everybody in the network. Replies [`Reply::Said`] once it is on disk.
     Broadcast {
         /// At most [`MAX_TEXT_BYTES`].
         text: String,
@@ -88,6 +90,37 @@ pub enum Command {
         /// See [`Command::SendMessage::to`].
         peer: String,
     },
+    /// Measure the way to a peer with a link now. Replies [`Reply::Ping`].
+    Ping {
+        /// See [`Command::SendMessage::to`].
+        peer: String,
+    },
+    /// Dial a peer if it has no link, and measure the way to it. Replies [`Reply::Ping`].
+    Health {
+        /// See [`Command::SendMessage::to`].
+        peer: String,
+    },
+    /// Close every link to a peer and dial it anew. Replies [`Reply::Peer`].
+    Reconnect {
+        /// See [`Command::SendMessage::to`].
+        peer: String,
+    },
+    /// What this node has seen of a peer, and what it makes of it. Replies [`Reply::Why`].
+    Why {
+        /// See [`Command::SendMessage::to`].
+        peer: String,
+    },
+    /// How alive the neighbours are. Replies [`Reply::Liveness`].
+    Liveness,
+    /// What works, what does not, and what to do about it. Replies [`Reply::Doctor`].
+    Doctor,
+    /// How cards are exchanged with the neighbours, after a change if there is one. Replies [`Reply::Exchange`].
+    Exchange {
+        /// Begin or stop.
+        on: Option<bool>,
+        /// The pause between two of them.
+        every: Option<Duration>,
+    },
     /// Change the own nickname. Replies [`Reply::Setting`].
     Nick {
         /// The new nickname.
@@ -130,9 +163,16 @@ impl Command {
             | Self::Disconnect { peer }
             | Self::Block { peer }
             | Self::Unblock { peer }
-            | Self::Trust { peer } => Some(peer),
+            | Self::Trust { peer }
+            | Self::Ping { peer }
+            | Self::Health { peer }
+            | Self::Reconnect { peer }
+            | Self::Why { peer } => Some(peer),
             Self::History(query) => query.peer.as_deref(),
-            Self::Broadcast { .. }
+            Self::Liveness
+            | Self::Doctor
+            | Self::Exchange { .. }
+            | Self::Broadcast { .. }
             | Self::GossipStart { .. }
             | Self::Outbox
             | Self::MessageState { .. }
@@ -158,7 +198,11 @@ impl Command {
             | Self::Disconnect { peer }
             | Self::Block { peer }
             | Self::Unblock { peer }
-            | Self::Trust { peer } => *peer = id,
+            | Self::Trust { peer }
+            | Self::Ping { peer }
+            | Self::Health { peer }
+            | Self::Reconnect { peer }
+            | Self::Why { peer } => *peer = id,
             Self::History(query) if query.peer.is_some() => query.peer = Some(id),
             _ => {}
         }
@@ -196,6 +240,13 @@ pub enum Reply {
         /// The id of what began.
         id: String,
     },
+    /// A message to everybody is on disk and on its way.
+    Said {
+        /// Its id.
+        id: String,
+        /// Neighbours that it was handed to; with none it goes out with the first link.
+        neighbours: usize,
+    },
     /// A list of peers.
     Peers(Vec<PeerInfo>),
     /// One peer.
@@ -211,6 +262,16 @@ pub enum Reply {
         /// Where it stands.
         state: DeliveryState,
     },
+    /// The way to a peer, just measured.
+    Ping(PingInfo),
+    /// How alive the neighbours are.
+    Liveness(Vec<LivenessRow>),
+    /// What is thought of a peer, and why.
+    Why(Box<WhyInfo>),
+    /// What was found, the worst first.
+    Doctor(Vec<Finding>),
+    /// The exchange of cards.
+    Exchange(ExchangeInfo),
     /// The seeds.
     Seeds(Vec<SeedInfo>),
     /// The node at a glance.

@@ -147,6 +147,11 @@ pub enum Subcommands {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
         words: Vec<String>,
     },
+    /// What works, what does not, and what to do about it.
+    ///
+    /// Asks the running node of this data dir; without one it looks at the folder, the key and the disk. Status 0 also with
+    /// warnings, 1 when something does not work.
+    Doctor,
     /// The running node's events.
     Events {
         /// Go on until the node or this program is ended, instead of printing only what is known now.
@@ -159,6 +164,8 @@ pub enum Subcommands {
 struct Options {
     #[command(flatten)]
     network: Network,
+    #[command(flatten)]
+    liveness: Liveness,
     #[command(flatten)]
     chat: Chat,
     #[command(flatten)]
@@ -213,6 +220,35 @@ struct Network {
     /// How long a dial may take, in seconds [default: 3.0]
     #[arg(long, global = true, value_name = "S", allow_negative_numbers = true)]
     timeout: Option<String>,
+    /// How often a dial that a command waits for is tried again [default: 3]
+    #[arg(long, global = true, value_name = "N", allow_negative_numbers = true)]
+    max_retries: Option<String>,
+    /// Presets of --max-retries, --timeout and --health-check-interval: 2/2.0/30, 5/5.0/15, 3/4.0/8
+    #[arg(long, global = true, value_name = "stable|unstable|mobile")]
+    profile: Option<String>,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Who is alive")]
+struct Liveness {
+    /// Seconds between two probes of a neighbour, and between two peer lists in --output-dir [default: 13]
+    #[arg(long, global = true, value_name = "S", allow_negative_numbers = true)]
+    liveness_interval: Option<String>,
+    /// Probes missed in a row that make a neighbour dead [default: 3]
+    #[arg(long, global = true, value_name = "N", allow_negative_numbers = true)]
+    liveness_misses: Option<String>,
+    /// Seconds between two tries to reach those that are dead or have trouble [default: 10]
+    #[arg(long, global = true, value_name = "S", allow_negative_numbers = true)]
+    health_check_interval: Option<String>,
+    /// A peer that is silent for so many seconds leaves the table [default: 600]
+    #[arg(long, global = true, value_name = "S", allow_negative_numbers = true)]
+    inactivity_timeout: Option<String>,
+    /// Seconds between two exchanges of cards with a neighbour [default: 5]
+    #[arg(long, global = true, value_name = "S", allow_negative_numbers = true)]
+    gossip_interval: Option<String>,
+    /// Exchange no cards.
+    #[arg(long, global = true)]
+    no_gossip: bool,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -227,9 +263,16 @@ struct Chat {
     /// How long a message waits for its receiver before it fails, for example 12h or 7d [default: 7d]
     #[arg(long, global = true, value_name = "DURATION", allow_negative_numbers = true)]
     message_expiry: Option<String>,
-    /// Seconds between two looks at who is alive, and between two peer lists in --output-dir [default: 13]
-    #[arg(long, global = true, value_name = "S", allow_negative_numbers = true)]
-    liveness_interval: Option<String>,
+    /// How many broadcasts are kept for neighbours that were away, 1 to 100000 [default: 10000]
+    ///
+    /// The oldest go first, as they do beyond 32 MiB. What was heard stays in the history all the same.
+    #[arg(long, global = true, value_name = "N", allow_negative_numbers = true)]
+    keep_broadcasts: Option<String>,
+    /// How long they are kept, for example 30m or 2d [default: 24h]
+    ///
+    /// Broadcasts from before that are not taken over from neighbours either.
+    #[arg(long, global = true, value_name = "DURATION", allow_negative_numbers = true)]
+    keep_broadcasts_for: Option<String>,
     /// Write output_<port>.txt or output_seed.txt into this folder, and begin to gossip with the first link
     #[arg(long, global = true, value_name = "DIR")]
     output_dir: Option<String>,

@@ -5,6 +5,7 @@
 //! source. The command line only collects what was given ([`cli`](crate::cli)); nothing else reads the environment.
 
 mod names;
+mod profile;
 mod sources;
 mod table;
 mod values;
@@ -39,11 +40,30 @@ pub const MAX_FANOUT: usize = 64;
 /// Longest time a dial may be given.
 pub const MAX_DIAL_TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// Longest pause between two looks at who is alive.
-pub const MAX_LIVENESS_INTERVAL: Duration = Duration::from_secs(3600);
+/// Longest pause between two probes, exchanges of cards, or health checks.
+pub const MAX_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// Most probes that a peer may miss before it is dead.
+pub const MAX_LIVENESS_MISSES: usize = 1_000;
+
+/// Longest silence after which a peer leaves the table.
+pub const MAX_INACTIVITY: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Most retries of a dial that a command waits for.
+pub const MAX_RETRIES: usize = 1_000;
 
 /// Longest time a message may wait for its receiver.
 pub const MAX_MESSAGE_EXPIRY: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Most broadcasts kept for neighbours that were away: `--keep-broadcasts` is 1 to this. Neighbours are served from
+/// memory, where there are at most 32 MiB of them, whatever the number.
+pub const MAX_KEPT_BROADCASTS: usize = 100_000;
+
+/// Shortest time they may be kept. Below it neighbours, who compare every ten seconds, would hardly have a chance.
+pub const MIN_BROADCAST_AGE: Duration = Duration::from_secs(60);
+
+/// Longest time they may be kept.
+pub const MAX_BROADCAST_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Everything a node is started with. The addresses are valid and the numbers within their bounds.
 #[derive(Clone, Debug)]
@@ -68,8 +88,26 @@ pub struct Config {
     pub dial_timeout: Duration,
     /// How long a message waits for its receiver, at most [`MAX_MESSAGE_EXPIRY`]. Default: 7 days.
     pub message_expiry: Duration,
-    /// The pause between two looks at who is alive, at most [`MAX_LIVENESS_INTERVAL`]. Default: 13 s.
+    /// How many broadcasts are kept for neighbours that were away, 1 to [`MAX_KEPT_BROADCASTS`]. Default: 10,000.
+    pub keep_broadcasts: usize,
+    /// How long they are kept, [`MIN_BROADCAST_AGE`] to [`MAX_BROADCAST_AGE`]. Default: 24 h.
+    pub keep_broadcasts_for: Duration,
+    /// Dials that may fail in a row before a command that waits for the peer is told so, 0 to [`MAX_RETRIES`] after the
+    /// first. Default: 3.
+    pub max_retries: u32,
+    /// The pause between two tries to reach those that are dead or have trouble, at most [`MAX_INTERVAL`]. Default: 10 s.
+    pub health_check_interval: Duration,
+    /// The pause between two probes of a neighbour, at most [`MAX_INTERVAL`]. Default: 13 s.
     pub liveness_interval: Duration,
+    /// Probes missed in a row that make a neighbour dead, 1 to [`MAX_LIVENESS_MISSES`]. Default: 3.
+    pub liveness_misses: u32,
+    /// A peer that is silent for so long leaves the table, at most [`MAX_INACTIVITY`]. Default: 600 s.
+    pub inactivity_timeout: Duration,
+    /// The pause between two exchanges of cards, at most [`MAX_INTERVAL`]. Default: 5 s.
+    pub gossip_interval: Duration,
+    /// Whether no cards are exchanged. Default: they are.
+    pub no_gossip: bool,
+    profile: Option<profile::Profile>,
     /// Where everything of this node lies.
     pub paths: Paths,
     /// How the front end behaves.
@@ -143,6 +181,8 @@ enum Origin {
         name: String,
     },
     File,
+    /// The preset of `--profile`.
+    Profile,
     Default,
 }
 
@@ -153,7 +193,8 @@ impl Origin {
             Self::Flag => 1,
             Self::Variable { rank, .. } => 2 + rank,
             Self::File => 4,
-            Self::Default => 5,
+            Self::Profile => 5,
+            Self::Default => 6,
         }
     }
 
@@ -163,6 +204,7 @@ impl Origin {
             Self::Flag => "flag".to_owned(),
             Self::Variable { name, .. } => name.clone(),
             Self::File => "file".to_owned(),
+            Self::Profile => "profile".to_owned(),
             Self::Default => "default".to_owned(),
         }
     }
@@ -171,7 +213,7 @@ impl Origin {
     fn place(&self, key: &str, paths: &Paths) -> String {
         match self {
             Self::Flag if key == "quiet" || key == "verbose" => format!("--{key}"),
-            Self::Flag | Self::Default => format!("--{key}"),
+            Self::Flag | Self::Default | Self::Profile => format!("--{key}"),
             Self::Variable { name, .. } => name.clone(),
             Self::File => format!("{key} in {}", paths.config_file.display()),
             Self::Set => key.to_owned(),
@@ -206,6 +248,8 @@ impl Config {
         for row in TABLE {
             let found = sources::outer(row, given, environment);
             let found = found.or_else(|| file.get(row.key).map(|values| (values.clone(), Origin::File)));
+            let preset = || config.profile?.preset(row.key).map(|text| (vec![text.to_owned()], Origin::Profile));
+            let found = found.or_else(preset);
             let (values, origin) = found.unwrap_or_else(|| (row.defaults(environment), Origin::Default));
             (row.apply)(&mut config, &values)
                 .map_err(|why| usage(format!("{}: {why}", origin.place(row.key, &config.paths))))?;
@@ -275,7 +319,16 @@ impl Config {
             fanout: 0,
             dial_timeout: Duration::ZERO,
             message_expiry: Duration::ZERO,
+            keep_broadcasts: 0,
+            keep_broadcasts_for: Duration::ZERO,
+            max_retries: 0,
+            health_check_interval: Duration::ZERO,
             liveness_interval: Duration::ZERO,
+            liveness_misses: 0,
+            inactivity_timeout: Duration::ZERO,
+            gossip_interval: Duration::ZERO,
+            no_gossip: false,
+            profile: None,
             paths,
             shell: Shell::default(),
             notes: Vec::new(),

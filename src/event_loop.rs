@@ -2,6 +2,8 @@
 //!
 //! # Layout
 //! - [`directory`]: who is known, and what a person means by a name
+//! - [`alive`]: probes, deaths, health checks, the exchange of cards
+//! - [`standing`]: what is thought of others; [`doctor`]: what works and what does not
 //! - [`chat`]: messages, receipts, the outbox, history
 //! - [`everybody`]: broadcasts and numbered gossip
 //! - [`peers`]: links, hellos, lookups, commands about people
@@ -12,13 +14,16 @@
 //! Work that waits (SQLite) goes to a worker and comes back as [`Done`]; a command that has to wait for the network is
 //! parked in [`EventLoop::parked`] with a deadline.
 
+mod alive;
 mod chat;
 mod directory;
 mod discovery;
+mod doctor;
 mod everybody;
 mod node;
 mod peers;
 mod quota;
+mod standing;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -73,6 +78,10 @@ enum Awaited {
     Lookup(LookupId),
     /// A link to that peer; then the command is tried once more.
     Link(PeerId),
+    /// The answer of that peer to a probe.
+    Probe(PeerId),
+    /// The end of every link to that peer; then the command is tried once more.
+    Gone(PeerId),
     /// A link at that address; once it stands, the command waits for the hello of whoever answers there.
     Address(Multiaddr),
 }
@@ -124,6 +133,7 @@ pub(crate) struct EventLoop {
     next_expiry: Instant,
     gossip: Vec<everybody::Gossip>,
     quota: quota::Quota,
+    rounds: alive::Rounds,
     /// Who is registered here, and until when (seeds only).
     registrations: BTreeMap<PeerId, Instant>,
     /// Registrations taken from each peer since the last sweep (seeds only).
@@ -189,6 +199,7 @@ impl EventLoop {
             next_expiry: now,
             gossip: Vec::new(),
             quota: quota::Quota::new(now),
+            rounds: alive::Rounds::new(now),
             registrations: BTreeMap::new(),
             registering: BTreeMap::new(),
             faults: BTreeMap::new(),
@@ -254,7 +265,9 @@ impl EventLoop {
     fn next_wake(&self) -> Instant {
         let parked = self.parked.iter().map(|parked| parked.deadline);
         let cores = [self.seeds.poll_timeout(), self.dialer.poll_timeout()].into_iter().flatten();
-        let own = [self.next_expiry].into_iter().chain((!self.waiting.is_empty()).then_some(self.next_chase));
+        let own = [self.next_expiry, self.rounds.next()]
+            .into_iter()
+            .chain((!self.waiting.is_empty()).then_some(self.next_chase));
         let ending = self.ending.as_ref().map(node::Ending::next);
         parked.chain(self.next_gossip()).chain(cores).chain(own).chain(ending).min().unwrap_or(self.next_expiry)
     }
@@ -264,6 +277,7 @@ impl EventLoop {
         self.say_goodbye_when_due(now);
         self.gossip_timeout(now);
         self.chat_timeout(now);
+        self.alive_timeout(now);
         let (late, parked) = std::mem::take(&mut self.parked).into_iter().partition(|parked| parked.deadline <= now);
         self.parked = parked;
         let late: Vec<Parked> = late;
@@ -304,6 +318,13 @@ impl EventLoop {
             | Command::Block { .. }
             | Command::Unblock { .. }
             | Command::Trust { .. } => self.peers_command(command, answer),
+            Command::Liveness
+            | Command::Exchange { .. }
+            | Command::Ping { .. }
+            | Command::Health { .. }
+            | Command::Reconnect { .. } => self.alive_command(command, answer),
+            Command::Why { .. } => self.why_command(command, answer),
+            Command::Doctor => self.storage.free_room(|result| Done::Examined { answer, result }),
             Command::Nick { .. }
             | Command::Team { .. }
             | Command::Seeds
@@ -326,8 +347,10 @@ impl EventLoop {
                 BehaviourEvent::RendezvousServer(event) => self.on_rendezvous_server(event, now),
                 BehaviourEvent::Mdns(event) => self.on_mdns(event, now),
                 BehaviourEvent::Ping(event) => self.on_ping(event),
+                BehaviourEvent::Liveness(event) => self.on_liveness(event, now),
+                BehaviourEvent::Reputation(event) => self.on_reputation(event),
                 // Identify runs for foreign libp2p nodes and later needs; nothing here depends on it. The others say nothing.
-                BehaviourEvent::Identify(_) | BehaviourEvent::Limits(_) | BehaviourEvent::Blocked(_) => {}
+                BehaviourEvent::Identify(_) | BehaviourEvent::Blocked(_) => {}
             },
             SwarmEvent::NewListenAddr { address, .. } => self.on_own_address(address, now),
             SwarmEvent::ExpiredListenAddr { .. } => self.tell_addresses(),
@@ -352,16 +375,6 @@ impl EventLoop {
         // Nobody listening is no fault: a seed may run without any front end.
         let n = self.emitted.fetch_add(1, Ordering::AcqRel) + 1;
         let _ = self.events.send(Stamped { n, at: Timestamp::now(), event: Arc::new(event) });
-    }
-
-    /// Count what a peer did wrong; nothing else happens to it here.
-    fn fault(&mut self, peer: PeerId, kind: &dyn std::fmt::Display) {
-        let count = self.faults.entry(kind.to_string()).or_default();
-        *count += 1;
-        // The first of a kind is worth a line; a flood of them must not become a flood of log.
-        if count.is_power_of_two() {
-            tracing::info!(%peer, count = *count, "fault: {kind}");
-        }
     }
 }
 

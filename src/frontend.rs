@@ -6,6 +6,7 @@
 //! - `prompt`: line editing when there is a terminal; `menu`: the numbered panel
 //! - `session`: executes lines in order; `wait` and `expect`
 //! - `command_line`, `help`: what a line means; `export`: history to a file
+//! - [`doctor`]: what works and what does not, with or without a running node
 //! - `output`, `render`: events and replies to lines, for people and for programs
 //! - [`output_dir`](keep_output_dir): the seed projects' files
 //! - `lines`, `signals`: bytes to lines; what ends the process
@@ -15,6 +16,7 @@ pub mod child;
 mod command_line;
 mod control;
 pub mod demo;
+mod doctor;
 mod export;
 mod help;
 mod lines;
@@ -30,6 +32,7 @@ mod signals;
 mod stdin;
 
 pub use control::{Control, serve as serve_control};
+pub use doctor::doctor;
 pub use oneshot::{ctl, follow_events};
 pub use output_dir::keep_output_dir;
 pub use prompt::Log;

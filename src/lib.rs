@@ -28,4 +28,4 @@ mod storage;
 pub use api::{Command, Event};
 pub use config::Config;
 pub use handle::Handle;
-pub use node::{Node, Running};
+pub use node::{Node, Running, examine};

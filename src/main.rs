@@ -53,6 +53,11 @@ fn run(invocation: Invocation) -> Result<u8, ApiError> {
             let socket = socket()?;
             block_on(frontend::ctl(socket.path(), &words, shell.json, shell.allow_queued))
         }
+        Some(Subcommands::Doctor) => {
+            let socket = socket()?;
+            let color = std::io::stdout().is_terminal() && !shell.no_color;
+            block_on(frontend::doctor(socket.path(), shell.json, color, || althing::examine(&config)))
+        }
         Some(Subcommands::Events { follow }) => {
             let socket = socket()?;
             block_on(frontend::follow_events(socket.path(), follow, shell.json))

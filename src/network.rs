@@ -46,7 +46,7 @@ pub(crate) fn build(
     macro_rules! finish {
         ($builder:expr) => {
             $builder
-                .with_behaviour(|key| Ok(Behaviour::new(key, config, card, rng_seed)?))
+                .with_behaviour(|key| Behaviour::new(key, config, card, rng_seed))
                 .map_err(|error| failed("the network behaviour cannot be set up", &error))?
                 .with_swarm_config(|swarm| {
                     swarm

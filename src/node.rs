@@ -8,7 +8,7 @@ use rand::{Rng, SeedableRng};
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinHandle;
 
-use crate::api::{ApiError, ErrorCode, Stamped};
+use crate::api::{ApiError, ErrorCode, Finding, Severity, Stamped};
 use crate::config::Config;
 use crate::data_dir::Lock;
 use crate::event_loop::{EventLoop, Parts};
@@ -85,6 +85,51 @@ impl Node {
         let task = tokio::spawn(event_loop.run());
         Ok(Self { handle, events: first_events, notes, running: Running { task, _lock: lock } })
     }
+}
+
+/// What can be said of a node's folder while no node runs on it.
+pub fn examine(config: &Config) -> Vec<Finding> {
+    let finding = |severity, subject: &str, finding: String, advice: &str| Finding {
+        severity,
+        subject: subject.to_owned(),
+        finding,
+        advice: advice.to_owned(),
+    };
+    let mut findings = vec![finding(
+        Severity::Warning,
+        "node",
+        format!("no node runs on {}", config.paths.data_dir.display()),
+        "start one with `node`, or name its folder with --data-dir",
+    )];
+    // Looking must not leave a folder behind.
+    let made = config.paths.data_dir.exists();
+    findings.push(match made.then(|| Lock::take(&config.paths)) {
+        None => finding(Severity::Ok, "folder", "it does not exist yet; the first start makes it".to_owned(), ""),
+        Some(Ok(_)) => finding(Severity::Ok, "folder", "it can be written".to_owned(), ""),
+        Some(Err(error)) => {
+            finding(Severity::Error, "folder", error.message, "look at who owns the folder, and at its disk")
+        }
+    });
+    findings.push(if config.paths.identity.exists() {
+        match identity::load_or_create(&config.paths.identity) {
+            Ok(identity) => {
+                let id = identity.keypair.public().to_peer_id();
+                finding(Severity::Ok, "identity", format!("the key is whole; the id is {id}"), "")
+            }
+            Err(error) => finding(Severity::Error, "identity", error.message, "put back a copy of the key"),
+        }
+    } else {
+        finding(Severity::Ok, "identity", "there is no key yet; the first start makes one".to_owned(), "")
+    });
+    let seeds = config.seeds.len();
+    findings.push(if seeds == 0 && !config.mdns {
+        let advice = "start with --seed ADDRESS or --mdns on";
+        finding(Severity::Warning, "seeds", "none is configured and LAN discovery is off".to_owned(), advice)
+    } else {
+        finding(Severity::Ok, "seeds", format!("{seeds} configured"), "")
+    });
+    findings.sort_by_key(|found| found.severity);
+    findings
 }
 
 impl Running {

@@ -22,7 +22,7 @@
 //! # Layout
 //!
 //! `thread` is the queue and the group commit, `open` finds or makes the database and counts the starts; `outbox`,
-//! `broadcasts`, `history` and `peers` hold the methods and the SQL of their subject; `digest` finds rows that the disk has
+//! `broadcasts`, `history`, `peers` and `standings` hold the methods and the SQL of their subject; `digest` finds rows that the disk has
 //! damaged.
 
 use std::path::Path;
@@ -39,6 +39,7 @@ mod history;
 mod open;
 mod outbox;
 mod peers;
+mod standings;
 #[cfg(test)]
 mod tests;
 mod thread;

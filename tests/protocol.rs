@@ -7,7 +7,10 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use broadcast::protocol::{Answer, Question, Range, StreamDigest, StreamId};
+use broadcast::{Envelope, Kind};
 use direct_message::protocol::{self, Batch, Outcome, Receipt, Receipts};
 use direct_message::{Message, MessageId};
 use libp2p::PeerId;
@@ -82,6 +85,44 @@ fn message() -> Result<Message, Box<dyn Error>> {
     })
 }
 
+fn broadcast() -> Result<Envelope, Box<dyn Error>> {
+    Ok(Envelope {
+        author: peer(1)?,
+        epoch: 3,
+        sequence: 1,
+        sent_at_ms: NEW_YEAR_MS,
+        name: "ada".to_owned(),
+        team: "althing".to_owned(),
+        kind: Kind::Text,
+        text: "hello".to_owned(),
+    })
+}
+
+/// The vectors of section 6.
+fn broadcast_vectors() -> Result<BTreeMap<&'static str, Vec<u8>>, Box<dyn Error>> {
+    fn cbor(value: &impl serde::Serialize) -> Result<Vec<u8>, Box<dyn Error>> {
+        Ok(cbor4ii::serde::to_vec(Vec::new(), value)?)
+    }
+    let words = broadcast()?.sign(&key(1)?)?;
+    let gossip = Envelope { sequence: 2, kind: Kind::Gossip { count: 7 }, text: "gossip 7".to_owned(), ..broadcast()? };
+    let (author, epoch) = (peer(1)?, 3);
+    let streams = vec![StreamDigest { author, epoch, have: vec![(1, 300), (302, 302)] }];
+    let envelopes = vec![ByteBuf::from(*b"envelope")];
+    Ok(BTreeMap::from([
+        ("broadcast-payload", payload(&words, "althing/broadcast/1")?),
+        ("broadcast-id", broadcast::envelope::hash(&words).to_vec()),
+        ("broadcast", words),
+        ("broadcast-gossip-payload", payload(&gossip.sign(&key(1)?)?, "althing/broadcast/1")?),
+        ("sync-digest", cbor(&Question::Digest { after: None })?),
+        ("sync-digest-after", cbor(&Question::Digest { after: Some(StreamId { author, epoch }) })?),
+        ("sync-fetch", cbor(&Question::Fetch { ranges: vec![Range { author, epoch, from: 1, to: 300 }] })?),
+        ("sync-news", cbor(&Question::News {})?),
+        ("sync-digest-answer", cbor(&Answer::Digest { streams, more: false })?),
+        ("sync-fetch-answer", cbor(&Answer::Fetch { envelopes, more: true })?),
+        ("sync-news-answer", cbor(&Answer::News {})?),
+    ]))
+}
+
 /// What is inside an envelope, after its signature was checked for that purpose.
 fn payload(envelope: &[u8], purpose: &str) -> Result<Vec<u8>, Box<dyn Error>> {
     let envelope = SignedEnvelope::from_protobuf_encoding(envelope)?;
@@ -112,6 +153,39 @@ fn framed(frame: Frame) -> Result<Vec<u8>, Box<dyn Error>> {
     Ok(bytes)
 }
 
+/// The vectors of `/althing/liveness/1`.
+fn liveness_vectors() -> Result<BTreeMap<&'static str, Vec<u8>>, Box<dyn Error>> {
+    use liveness::protocol::{Request, Response, Suspicion};
+    use liveness::{Alive, Incarnation, Report, Tombstone};
+    let (local, target, at_ms, challenge) = (peer(1)?, peer(2)?, NEW_YEAR_MS, [7; 16]);
+    let life = Incarnation::new(3, 0);
+    let suspicion = Suspicion { incarnation: life, challenge };
+    let probe = |suspicion| Request::Probe { sent_ms: at_ms, incarnation: Incarnation::new(2, 0), suspicion }.encode();
+    let refuted = Incarnation::new(3, 1);
+    let alive = |statement| {
+        Response::Alive { received_ms: at_ms, sent_ms: at_ms + 1, incarnation: refuted, statement }.encode()
+    };
+    let some = || Some(b"alive".to_vec());
+    let tombstones = Request::Tombstones { whole: true, statements: vec![b"stone".to_vec()] };
+    let stone = Tombstone { seed: local, target, incarnation: life, at_ms, stands: true };
+    Ok(BTreeMap::from([
+        ("liveness-probe", probe(None)),
+        ("liveness-probe-suspicion", probe(Some(suspicion))),
+        ("liveness-relay", Request::Relay { target, suspicion, patience: Duration::from_secs(4) }.encode()),
+        ("liveness-report", Request::Report { statement: b"report".to_vec() }.encode()),
+        ("liveness-tombstones", tombstones.encode()),
+        ("liveness-alive", alive(None)),
+        ("liveness-alive-signed", alive(some())),
+        ("liveness-relayed-none", Response::Relayed { statement: None }.encode()),
+        ("liveness-relayed", Response::Relayed { statement: some() }.encode()),
+        ("liveness-taken", Response::Taken.encode()),
+        ("liveness-refused", Response::Refused.encode()),
+        ("liveness-statement-alive", Alive { peer: local, incarnation: refuted, challenge }.sign(&key(1)?)?),
+        ("liveness-statement-report", Report { reporter: local, target, incarnation: life, at_ms }.sign(&key(1)?)?),
+        ("liveness-statement-tombstone", stone.sign(&key(1)?)?),
+    ]))
+}
+
 /// Every vector of the document, made anew.
 fn vectors() -> Result<BTreeMap<&'static str, Vec<u8>>, Box<dyn Error>> {
     let card = card()?;
@@ -125,7 +199,7 @@ fn vectors() -> Result<BTreeMap<&'static str, Vec<u8>>, Box<dyn Error>> {
     let batch_head = batch.strip_suffix(envelope.as_slice()).ok_or("a batch of one ends with its message")?;
     let outcomes = [Outcome::Stored, Outcome::Expired, Outcome::Refused(protocol::Refusal::Receiver), Outcome::Busy];
     let receipts = outcomes.map(|outcome| Receipt { id: MessageId(*b"0123456789abcdef"), outcome }).to_vec();
-    Ok(BTreeMap::from([
+    let mut vectors = BTreeMap::from([
         ("public-key", key(1)?.public().encode_protobuf()),
         ("peer-id", peer(1)?.to_bytes()),
         ("card-payload", payload(card.bytes(), "althing/card/1")?),
@@ -143,7 +217,10 @@ fn vectors() -> Result<BTreeMap<&'static str, Vec<u8>>, Box<dyn Error>> {
         ("message", envelope.clone()),
         ("request-head", batch_head.to_vec()),
         ("response", cbor4ii::serde::to_vec(Vec::new(), &Receipts { receipts })?),
-    ]))
+    ]);
+    vectors.extend(broadcast_vectors()?);
+    vectors.extend(liveness_vectors()?);
+    Ok(vectors)
 }
 
 #[test]
@@ -167,6 +244,7 @@ fn the_vectors_are_read_back() -> TestResult {
     assert_eq!(SignedCard::decode(&vectors["card"])?, card()?);
     assert_eq!(Goodbye::decode(&vectors["goodbye"])?.boot(), 3);
     assert_eq!(Message::decode(&vectors["message"])?, message()?);
+    assert_eq!(Envelope::decode(&vectors["broadcast"])?, broadcast()?);
     for name in ["frame-goodbye", "frame-refused", "frame-ask-name", "frame-ask-peer", "frame-answer-empty"] {
         let frame = Frame::decode(&vectors[name][4..]).map_err(|fault| fault.to_string())?;
         assert_eq!(framed(frame)?, vectors[name], "{name}");

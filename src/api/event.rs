@@ -72,6 +72,42 @@ pub enum Event {
         /// What ended the link.
         reason: String,
     },
+    /// A neighbour missed a probe. It may refute that, or answer the next one, before it is dead.
+    PeerSuspect {
+        /// PeerId.
+        peer: String,
+        /// Nickname.
+        name: String,
+        /// What was missed.
+        reason: String,
+    },
+    /// A suspected or dead peer without a new link gave a sign of life; a link is told as `peer_up`.
+    PeerAlive {
+        /// PeerId.
+        peer: String,
+        /// Nickname.
+        name: String,
+    },
+    /// A neighbour missed so many probes that it counts as dead. Comes after a `peer_suspect`, or at a seed after reports.
+    PeerDead {
+        /// PeerId.
+        peer: String,
+        /// Nickname.
+        name: String,
+        /// What was missed.
+        reason: String,
+        /// On whose word: this node, or at a seed those who reported it.
+        reporters: Vec<String>,
+    },
+    /// A neighbour answered a probe.
+    Probe {
+        /// PeerId.
+        peer: String,
+        /// Round trip, in milliseconds.
+        rtt_ms: f64,
+        /// Its clock minus ours, in milliseconds.
+        offset_ms: i64,
+    },
     /// A message arrived and is on disk.
     Message {
         /// Message id.

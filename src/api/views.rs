@@ -26,6 +26,8 @@ pub struct PeerInfo {
     pub state: PeerState,
     /// How the present link came about.
     pub via: Option<Via>,
+    /// 0.0 to 1.0: how well things went with it so far.
+    pub reliability: f64,
     /// Last measured round trip, in milliseconds.
     pub rtt_ms: Option<f64>,
     /// Dials that failed since the last link.
@@ -68,12 +70,16 @@ impl fmt::Display for Role {
     }
 }
 
-/// Whether a link to a peer stands.
+/// How a peer stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PeerState {
-    /// A link stands.
+    /// A link stands, and it answers.
     Up,
+    /// It missed a probe and has not answered since.
+    Suspect,
+    /// It missed so many probes that it counts as dead.
+    Dead,
     /// It said goodbye.
     Left,
     /// No link now, and nothing else is proven.

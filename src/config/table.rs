@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use super::{
-    Config, Environment, MAX_DIAL_TIMEOUT, MAX_FANOUT, MAX_LISTEN, MAX_LIVENESS_INTERVAL, MAX_MANDATORY_PEERS,
-    MAX_MESSAGE_EXPIRY,
+    Config, Environment, MAX_BROADCAST_AGE, MAX_DIAL_TIMEOUT, MAX_FANOUT, MAX_INACTIVITY, MAX_INTERVAL,
+    MAX_KEPT_BROADCASTS, MAX_LISTEN, MAX_LIVENESS_MISSES, MAX_MANDATORY_PEERS, MAX_MESSAGE_EXPIRY, MAX_RETRIES,
+    MIN_BROADCAST_AGE,
 };
-use super::{names, values};
+use super::{names, profile, values};
 use crate::api::Role;
 
 /// One setting.
@@ -123,11 +124,54 @@ pub(super) static TABLE: &[Row] = &[
         Ok(())
     })
     .live(),
+    Row::new("profile", Kind::One, "", |config, given| {
+        config.profile = given.first().map(|name| profile::Profile::named(name)).transpose()?;
+        Ok(())
+    }),
     Row::new("timeout", Kind::One, "3.0", |config, given| {
         config.dial_timeout = bounded(given, MAX_DIAL_TIMEOUT, "an hour")?;
         Ok(())
     })
     .legacy("CONNECTION_TIMEOUT"),
+    Row::new("max-retries", Kind::One, "3", |config, given| {
+        config.max_retries = values::count(values::one(given)?, 0, MAX_RETRIES)? as u32;
+        Ok(())
+    })
+    .legacy("MAX_RETRIES")
+    .live(),
+    Row::new("health-check-interval", Kind::One, "10", |config, given| {
+        config.health_check_interval = bounded(given, MAX_INTERVAL, "an hour")?;
+        Ok(())
+    })
+    .legacy("HEALTH_CHECK_INTERVAL")
+    .live(),
+    Row::new("liveness-interval", Kind::One, "13", |config, given| {
+        config.liveness_interval = bounded(given, MAX_INTERVAL, "an hour")?;
+        Ok(())
+    })
+    .live(),
+    Row::new("liveness-misses", Kind::One, "3", |config, given| {
+        config.liveness_misses = values::count(values::one(given)?, 1, MAX_LIVENESS_MISSES)? as u32;
+        Ok(())
+    })
+    .live(),
+    Row::new("inactivity-timeout", Kind::One, "600", |config, given| {
+        config.inactivity_timeout = bounded(given, MAX_INACTIVITY, "365 days")?;
+        Ok(())
+    })
+    .live(),
+    Row::new("gossip-interval", Kind::One, "5", |config, given| {
+        config.gossip_interval = bounded(given, MAX_INTERVAL, "an hour")?;
+        Ok(())
+    })
+    .legacy("GOSSIP_INTERVAL")
+    .live(),
+    Row::new("no-gossip", Kind::One, "false", |config, given| {
+        config.no_gossip = values::switch(given)?;
+        Ok(())
+    })
+    .legacy("DISABLE_GOSSIP")
+    .live(),
     Row::new("name", Kind::One, "", |config, given| {
         let name = values::one(given)?;
         peer_exchange::check_name(name).map_err(|error| error.to_string())?;
@@ -147,6 +191,19 @@ pub(super) static TABLE: &[Row] = &[
         Ok(())
     })
     .live(),
+    Row::new("keep-broadcasts", Kind::One, "10000", |config, given| {
+        config.keep_broadcasts = values::count(values::one(given)?, 1, MAX_KEPT_BROADCASTS)?;
+        Ok(())
+    }),
+    Row::new("keep-broadcasts-for", Kind::One, "24h", |config, given| {
+        let text = values::one(given)?;
+        let time = values::parse_duration(text)?;
+        if !(MIN_BROADCAST_AGE..=MAX_BROADCAST_AGE).contains(&time) {
+            return Err(format!("{} is out of bounds: from 1 minute to 30 days", values::quoted(text)));
+        }
+        config.keep_broadcasts_for = time;
+        Ok(())
+    }),
     // These two were taken before the table was, because they say where the file is.
     Row::new("data-dir", Kind::Path, "", |_, given| given.first().map_or(Ok(()), |_| values::path(given).map(|_| ()))),
     Row::new("config", Kind::Path, "", |_, _| Ok(())).outside_the_file(),
@@ -183,10 +240,6 @@ pub(super) static TABLE: &[Row] = &[
     }),
     Row::new("debug", Kind::One, "false", |config, given| {
         config.shell.debug = values::switch(given)?;
-        Ok(())
-    }),
-    Row::new("liveness-interval", Kind::One, "13", |config, given| {
-        config.liveness_interval = bounded(given, MAX_LIVENESS_INTERVAL, "an hour")?;
         Ok(())
     }),
     Row::new("output-dir", Kind::Path, "", |config, given| {

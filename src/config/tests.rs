@@ -43,6 +43,8 @@ fn defaults() {
     assert!(config.seeds.is_empty() && config.peers.is_empty() && config.mdns);
     assert_eq!((config.fanout, config.dial_timeout), (4, Duration::from_secs(3)));
     assert_eq!(config.message_expiry, Duration::from_secs(7 * 86_400));
+    let stock = broadcast::Config::default();
+    assert_eq!((config.keep_broadcasts, config.keep_broadcasts_for), (stock.retained_messages, stock.retention));
     assert_eq!(config.shell, Shell::default());
     let listen = config.get("listen").unwrap();
     assert_eq!((listen.value.as_str(), listen.origin.as_str()), ("/ip4/0.0.0.0/tcp/0,/ip6/::/tcp/0", "default"));
@@ -81,6 +83,7 @@ fn a_stronger_source_goes_first() {
 fn the_file_holds_lists_numbers_and_switches() {
     let folder = tempfile::tempdir().unwrap();
     let text = "seed = [\"/ip4/192.0.2.7/tcp/1\", \"/dns/seed.example/tcp/2\"]\nmdns = false\nmessage_expiry = \"2m\"\n\
+                keep-broadcasts = 500\nkeep-broadcasts-for = \"2h\"\n\
                 timeout = 2.5\njson = true\nseeds-file = \"seeds.json\"\nlog-file = \"n.log\"\n";
     fs::write(folder.path().join("config.toml"), text).unwrap();
     fs::write(folder.path().join("seeds.json"), r#"{"seeds":["/ip4/192.0.2.8/tcp/3"]}"#).unwrap();
@@ -89,6 +92,7 @@ fn the_file_holds_lists_numbers_and_switches() {
     assert_eq!(seeds, ["/ip4/192.0.2.7/tcp/1", "/dns/seed.example/tcp/2", "/ip4/192.0.2.8/tcp/3"]);
     assert!(!config.mdns && config.shell.json);
     assert_eq!(config.message_expiry, Duration::from_secs(120));
+    assert_eq!((config.keep_broadcasts, config.keep_broadcasts_for), (500, Duration::from_secs(2 * 3_600)));
     assert_eq!(config.dial_timeout, Duration::from_millis(2500));
     assert_eq!(config.paths.log_file, Some(folder.path().join("n.log")));
 }
@@ -193,6 +197,12 @@ fn wrong_values_are_one_sentence_that_names_the_source() {
         ("timeout", "2h"),
         ("message-expiry", "366d"),
         ("message-expiry", "0s"),
+        ("keep-broadcasts", "0"),
+        ("keep-broadcasts", "100001"),
+        ("keep-broadcasts", "all"),
+        ("keep-broadcasts-for", "59s"),
+        ("keep-broadcasts-for", "31d"),
+        ("keep-broadcasts-for", "long"),
         ("name", ""),
         ("name", "a b"),
         ("name", "a/b"),

@@ -28,9 +28,16 @@ const EXPIRY_INTERVAL: Duration = Duration::from_secs(60);
 /// Work that has come back from the storage thread.
 pub(crate) enum Done {
     /// A message is in the outbox, or not.
-    Queued { to: PeerId, answer: Answer, result: Result<storage::Queued, StorageError> },
+    Queued {
+        to: PeerId,
+        answer: Answer,
+        result: Result<storage::Queued, StorageError>,
+    },
     /// A part of the outbox for one peer.
-    Window { peer: PeerId, result: Result<storage::Window, StorageError> },
+    Window {
+        peer: PeerId,
+        result: Result<storage::Window, StorageError>,
+    },
     /// Receipts are on disk.
     Settled {
         peer: PeerId,
@@ -45,23 +52,52 @@ pub(crate) enum Done {
         result: Result<Vec<(storage::MessageId, bool)>, StorageError>,
     },
     /// Messages have expired.
-    Expired { result: Result<Vec<(PeerId, storage::MessageId)>, StorageError> },
+    Expired {
+        result: Result<Vec<(PeerId, storage::MessageId)>, StorageError>,
+    },
     /// The answer to a command.
-    Replied { answer: Answer, reply: Result<Reply, StorageError> },
+    Replied {
+        answer: Answer,
+        reply: Result<Reply, StorageError>,
+    },
     /// The rows for `outbox`, which lack what only the loop knows.
-    OutboxRows { answer: Answer, result: Result<Vec<storage::Waiting>, StorageError> },
+    OutboxRows {
+        answer: Answer,
+        result: Result<Vec<storage::Waiting>, StorageError>,
+    },
     /// An own broadcast is on disk, or not.
-    Said { id: String, answer: Option<Answer>, result: Result<bool, StorageError> },
+    Said {
+        id: String,
+        answer: Option<Answer>,
+        result: Result<bool, StorageError>,
+    },
     /// Somebody's broadcast is on disk, or not; whether it was new there.
-    Heard { heard: Box<super::everybody::Heard>, result: Result<bool, StorageError> },
+    Heard {
+        heard: Box<super::everybody::Heard>,
+        result: Result<bool, StorageError>,
+    },
     /// Something nobody waits for.
     Saved(Result<(), StorageError>),
     /// Where a message stands.
-    State { answer: Answer, id: String, result: Result<Option<storage::StoredState>, StorageError> },
+    State {
+        answer: Answer,
+        id: String,
+        result: Result<Option<storage::StoredState>, StorageError>,
+    },
     /// What `status` counts on disk.
-    Counted { answer: Answer, result: Result<storage::Counts, StorageError> },
+    Examined {
+        answer: Answer,
+        result: Result<Option<u64>, StorageError>,
+    },
+    Counted {
+        answer: Answer,
+        result: Result<storage::Counts, StorageError>,
+    },
     /// The identity of a seed is pinned.
-    Pinned { address: String, result: Result<PeerId, StorageError> },
+    Pinned {
+        address: String,
+        result: Result<PeerId, StorageError>,
+    },
 }
 
 impl EventLoop {
@@ -223,6 +259,13 @@ impl EventLoop {
             }
             Done::Said { id, answer, result } => self.on_said(id, answer, result),
             Done::Heard { heard, result } => self.on_heard(*heard, result),
+            Done::Examined { answer, result } => {
+                let free = result.unwrap_or_else(|error| {
+                    tracing::debug!("the disk could not be looked at: {error}");
+                    None
+                });
+                let _ = answer.send(Ok(Reply::Doctor(self.findings(free))));
+            }
             Done::Counted { answer, result } => {
                 let status = result.map(|counts| Reply::Status(Box::new(self.status(counts))));
                 let _ = answer.send(status.map_err(ApiError::from));
@@ -322,7 +365,10 @@ impl EventLoop {
             }
             self.settled_one(peer, now);
             match how {
-                Settle::Delivered => self.delivery(peer, id, DeliveryState::Delivered, None),
+                Settle::Delivered => {
+                    self.saw(peer, reputation::Evidence::MessageDelivered, now);
+                    self.delivery(peer, id, DeliveryState::Delivered, None);
+                }
                 Settle::Failed(reason) => self.delivery(peer, id, DeliveryState::Failed, Some(reason)),
             }
         }
@@ -392,7 +438,10 @@ impl EventLoop {
             self.next_expiry = now + EXPIRY_INTERVAL;
             self.registering.clear();
             self.storage.expire(wall_ms(), |result| Done::Expired { result });
-            self.storage.prune_broadcasts(wall_ms(), Done::Saved);
+            let keep = self.config.keep_broadcasts;
+            let age_ms = u64::try_from(self.config.keep_broadcasts_for.as_millis()).unwrap_or(u64::MAX);
+            self.storage.prune_broadcasts(keep, wall_ms().saturating_sub(age_ms), Done::Saved);
+            self.save_standings();
         }
         if self.next_chase <= now {
             self.next_chase = now + self.rng.random_range(CHASE_INTERVAL.0..CHASE_INTERVAL.1);

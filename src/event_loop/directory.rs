@@ -10,6 +10,8 @@ use jiff::Timestamp;
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 use peer_exchange::SignedCard;
+use rand::rngs::StdRng;
+use rand::seq::IteratorRandom as _;
 
 use crate::api::{PeerState, Via};
 
@@ -131,8 +133,14 @@ impl Directory {
     }
 
     /// The cards that answer somebody's question, at most `limit`.
-    pub(super) fn cards(&self, subject: &peer_exchange::Subject, limit: usize) -> Vec<SignedCard> {
+    pub(super) fn cards(&self, subject: &peer_exchange::Subject, limit: usize, rng: &mut StdRng) -> Vec<SignedCard> {
         match subject {
+            // Only whom this node is linked with: of all others it knows no more than what it was told.
+            peer_exchange::Subject::Anybody => {
+                let up = self.peers.values().filter(|entry| entry.state == PeerState::Up && !entry.blocked);
+                let cards = up.filter_map(|entry| entry.card.as_ref());
+                cards.choose_multiple(rng, limit).into_iter().cloned().collect()
+            }
             peer_exchange::Subject::Peer(peer) => {
                 self.get(peer).and_then(|entry| entry.card.clone()).into_iter().collect()
             }

@@ -8,6 +8,7 @@ use libp2p::rendezvous;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, DialError};
 use libp2p::{Multiaddr, PeerId, mdns};
+use reputation::Evidence;
 
 use super::{Awaited, Done, EventLoop, Purpose};
 use crate::api::{ErrorCode, Event, Role, SeedState, Via};
@@ -17,9 +18,6 @@ use crate::network::dialer::{self, Dialer, Source, Target};
 use crate::network::seeds::{self, PAGE, REGISTRATION_TTL, Seeds, State};
 use crate::network::{can_be_told, is_loopback};
 use crate::storage::{Opened, StorageError};
-
-/// Dials that fail in a row before a command that waits for the peer is told so.
-const ENOUGH_FAILURES: u32 = 3;
 
 /// Registrations of one peer in a minute; an honest one makes one or two, and one more for each change of its addresses.
 const MAX_REGISTERING: u32 = 60;
@@ -39,7 +37,10 @@ pub(super) fn cores(config: &Config, opened: &Opened, rng_seed: u64, now: Instan
     }
     let seeds = if is_seed { Vec::new() } else { config.seeds.iter().map(identity).collect() };
     let fanout = if is_seed { 0 } else { config.fanout };
-    (Seeds::new(seeds, rng_seed, now), Dialer::new(fanout, mandatory, rng_seed.wrapping_add(1), now))
+    (
+        Seeds::new(seeds, rng_seed, now),
+        Dialer::new(fanout, config.seeds.len(), mandatory, rng_seed.wrapping_add(1), now),
+    )
 }
 
 impl EventLoop {
@@ -163,6 +164,7 @@ impl EventLoop {
             Purpose::Dialer(target, via) => {
                 if let Target::Mandatory(mandatory) = target {
                     self.dialer.handle_input(dialer::Input::Identified { mandatory, peer }, now);
+                    self.swarm.behaviour_mut().reputation.exempt(peer);
                 }
                 self.vias.insert(peer, via);
             }
@@ -204,11 +206,21 @@ impl EventLoop {
             Purpose::Dialer(target, _) => {
                 self.dialer.handle_input(dialer::Input::DialFailed(target), now);
                 if let Target::Peer(peer) = target
-                    && self.dialer.failures(&peer) >= ENOUGH_FAILURES
+                    && matches!(error, DialError::Transport(_) | DialError::WrongPeerId { .. })
+                {
+                    self.swarm.behaviour_mut().liveness.dial_failed(peer);
+                    self.saw(peer, Evidence::DialFailed, now);
+                }
+                if let Target::Peer(peer) = target
+                    && self.dialer.failures(&peer) > self.config.max_retries
                 {
                     let name = self.directory.shown(&peer);
                     let why = format!("{name} could not be reached; is it running, and is the address right?");
                     self.fail_parked(&Awaited::Link(peer), ErrorCode::Unreachable, &why);
+                    // Nobody waits for it any more but, perhaps, a message.
+                    if !self.waiting.contains_key(&peer) {
+                        self.dialer.handle_input(dialer::Input::Unwanted(peer), now);
+                    }
                 }
             }
             Purpose::Seed(seed) => {
@@ -248,6 +260,7 @@ impl EventLoop {
         use rendezvous_client::Event::{DiscoverFailed, Discovered, Fault, RegisterFailed, Registered};
         match event {
             Registered { peer, ttl } => {
+                self.saw(peer, Evidence::ListServed, now);
                 self.seeds.handle_input(seeds::Input::Registered { peer, ttl: Duration::from_secs(ttl) }, now);
             }
             RegisterFailed { peer, refused } => {
@@ -257,14 +270,18 @@ impl EventLoop {
                 self.cookies.insert(peer, cookie);
                 let full = registrations.len() >= PAGE;
                 let told = |addresses: Vec<Multiaddr>| addresses.iter().map(without_peer).filter(can_be_told).collect();
-                let others = registrations.into_iter().filter(|(other, _)| *other != self.local);
+                let liveness = &self.swarm.behaviour().liveness;
+                let others = registrations
+                    .into_iter()
+                    .filter(|(other, _)| *other != self.local && !liveness.is_buried_by(&peer, other, None));
                 let named: Vec<(PeerId, Vec<Multiaddr>)> =
                     others.map(|(other, addresses)| (other, told(addresses))).collect();
                 let peers = named.iter().map(|(peer, _)| *peer).collect();
-                self.dialer.handle_input(dialer::Input::Listed { named, source: Source::Seed }, now);
+                self.dialer.handle_input(dialer::Input::Listed { by: peer, named }, now);
                 self.seeds.handle_input(seeds::Input::Listed { peer, peers, full }, now);
             }
             DiscoverFailed { peer } => {
+                self.saw(peer, Evidence::ListFailed, now);
                 self.cookies.remove(&peer);
                 self.seeds.handle_input(seeds::Input::ListFailed { peer }, now);
             }

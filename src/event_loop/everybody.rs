@@ -74,7 +74,10 @@ impl EventLoop {
 
     pub(super) fn on_said(&mut self, id: String, answer: Option<Answer>, result: Result<bool, StorageError>) {
         match (answer, result) {
-            (Some(answer), Ok(_)) => drop(answer.send(Ok(Reply::Started { id }))),
+            (Some(answer), Ok(_)) => {
+                let neighbours = self.swarm.behaviour().broadcast.subscribers();
+                let _ = answer.send(Ok(Reply::Said { id, neighbours }));
+            }
             (Some(answer), Err(error)) => {
                 let error = ApiError::from(error);
                 fail(answer, error.code, format!("the broadcast went out but could not be stored: {}", error.message));

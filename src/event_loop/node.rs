@@ -71,10 +71,13 @@ impl EventLoop {
         let _ = answer.send(reply);
     }
 
-    fn set(&mut self, key: &str, value: &str) -> Result<Reply, ApiError> {
+    pub(super) fn set(&mut self, key: &str, value: &str) -> Result<Reply, ApiError> {
         let setting: Setting = self.config.set(key, value)?;
         match key {
             "name" | "team" => self.renew_card(),
+            "liveness-interval" => self.swarm.behaviour_mut().liveness.set_interval(self.config.liveness_interval),
+            "liveness-misses" => self.swarm.behaviour_mut().liveness.set_misses(self.config.liveness_misses),
+            "health-check-interval" | "gossip-interval" => self.hurry_rounds(Instant::now()),
             "fanout" => self.dialer.handle_input(dialer::Input::Fanout(self.config.fanout), Instant::now()),
             _ => {}
         }
@@ -115,7 +118,7 @@ impl EventLoop {
             links: exchange.links(),
             seeds_registered: self.seeds.registered(),
             seeds_wanted: self.seeds.wanted(),
-            registrations: self.swarm.behaviour().rendezvous_server.is_enabled().then_some(self.registrations.len()),
+            registrations: self.swarm.behaviour().rendezvous_server.is_enabled().then(|| self.listed()),
             outbox: counts.outbox,
             history: counts.history,
             faults: self.faults.iter().map(|(kind, count)| (kind.clone(), *count)).collect(),
@@ -135,6 +138,7 @@ impl EventLoop {
             .filter(|view| view.state == Some(seeds::State::Registered))
             .filter_map(|view| view.peer)
             .collect();
+        self.save_standings();
         let now = Instant::now();
         let alone = self.swarm.behaviour().peer_exchange.links() == 0;
         let goodbye_at = if alone { now } else { now + LAST_WORDS };

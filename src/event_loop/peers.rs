@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId, ping};
 use peer_exchange::{Card, Goodbye, SignedCard, Subject};
+use reputation::Evidence;
 
 use super::directory::Meaning;
 use super::discovery::{split_peer, without_peer};
@@ -24,7 +25,9 @@ impl EventLoop {
         use peer_exchange::Event;
         match event {
             Event::Up { peer, card, dialled, address } => self.on_up(peer, &card, dialled, &address, now),
-            Event::Updated { card, .. } => self.learn(&card, Source::Gossip, now),
+            Event::Updated { card, .. } => {
+                self.learn(&card, Source::Gossip, now);
+            }
             Event::Left { peer } => {
                 self.dismissed.remove(&peer);
                 self.refused.remove(&peer);
@@ -46,13 +49,12 @@ impl EventLoop {
                 self.fail_parked(&Awaited::Link(peer), ErrorCode::Unreachable, "what answers there is no Althing node");
             }
             Event::Found { id, cards } => {
-                for card in &cards {
-                    self.learn(card, Source::Gossip, now);
-                }
+                let news = cards.iter().filter(|card| self.learn(card, Source::Gossip, now)).count();
+                self.count_learnt(id, news);
                 self.resume(&Awaited::Lookup(id));
             }
             Event::Asked { token, subject, .. } => {
-                let cards = self.directory.cards(&subject, MAX_ANSWER);
+                let cards = self.directory.cards(&subject, MAX_ANSWER, &mut self.rng);
                 self.swarm.behaviour_mut().peer_exchange.answer(token, cards);
             }
             Event::Fault { peer, kind } => self.fault(peer, &kind),
@@ -76,6 +78,12 @@ impl EventLoop {
         self.emit(Event::PeerUp { peer: peer.to_base58(), name, team, address, via });
         self.swarm.behaviour_mut().direct_message.peer_up(peer);
         self.swarm.behaviour_mut().broadcast.peer_up(peer);
+        let score = self.swarm.behaviour().reputation.app_score(&peer);
+        self.swarm.behaviour_mut().broadcast.set_score(peer, score);
+        self.watch_alive(peer, card.card().boot);
+        if dialled {
+            self.saw(peer, Evidence::DialOk, now);
+        }
         self.told_up(peer, dialled, now);
     }
 
@@ -95,9 +103,14 @@ impl EventLoop {
     fn on_down(&mut self, peer: PeerId, how: dialer::Down, reason: &str, now: Instant) {
         let at = Timestamp::now();
         let entry = self.directory.entry(peer);
-        entry.state = if how == dialer::Down::Left { PeerState::Left } else { PeerState::Known };
+        // A link that breaks says nothing about who is suspect or dead already.
+        let verdict = matches!(entry.state, PeerState::Suspect | PeerState::Dead);
+        match how {
+            dialer::Down::Left => (entry.state, entry.last_seen) = (PeerState::Left, Some(at)),
+            dialer::Down::Lost | dialer::Down::Reset if verdict => {}
+            _ => entry.state = PeerState::Known,
+        }
         entry.since = Some(at);
-        entry.last_seen = Some(at);
         entry.address = None;
         entry.via = None;
         entry.rtt_ms = None;
@@ -105,6 +118,7 @@ impl EventLoop {
         self.save(peer);
         self.swarm.behaviour_mut().direct_message.peer_down(peer);
         self.swarm.behaviour_mut().broadcast.peer_down(peer);
+        self.watch_down(peer, how);
         if self.ending.is_some() {
             return;
         }
@@ -117,6 +131,7 @@ impl EventLoop {
         if self.waiting.contains_key(&peer) {
             self.chase(peer, now);
         }
+        self.resume(&Awaited::Gone(peer));
     }
 
     /// A peer says that it remembers a later start. It may lie, so the user is told, once, and it alone is left in peace.
@@ -167,18 +182,27 @@ impl EventLoop {
     }
 
     /// Take in a card from wherever it came: name, addresses, database.
-    pub(super) fn learn(&mut self, card: &SignedCard, source: Source, now: Instant) {
+    /// True when it is news.
+    pub(super) fn learn(&mut self, card: &SignedCard, source: Source, now: Instant) -> bool {
         let peer = card.card().peer;
         if peer == self.local {
-            return;
+            return false;
         }
         let news = self.directory.learn(card);
-        let addresses = card.card().addresses.clone();
+        let entry = self.directory.entry(peer);
+        if entry.state == PeerState::Known && (news || entry.since.is_none()) {
+            entry.since = Some(Timestamp::now());
+        }
+        let addresses = card.card().addresses.iter().filter(|address| network::can_be_told(address)).cloned().collect();
         // A seed is dialled through its own core, so it is no candidate, but its address is kept for who wants it.
         self.dialer.handle_input(dialer::Input::Named { peer, addresses, source }, now);
+        if role(Some(card)) == Role::Seed {
+            self.dialer.handle_input(dialer::Input::Seed(peer), now);
+        }
         if news {
             self.save(peer);
         }
+        news
     }
 
     fn save(&mut self, peer: PeerId) {
@@ -200,6 +224,11 @@ impl EventLoop {
     /// What the database knew at the start.
     pub(super) fn remember(&mut self, opened: crate::storage::Opened, now: Instant) {
         let mut peers = opened.peers;
+        // Whoever was seen last is dialled before anybody is heard of: a node whose seeds have all been bought meanwhile
+        // still meets one that it knew before (the anchor).
+        let may_anchor =
+            |stored: &&StoredPeer| !stored.blocked && stored.last_seen_ms > 0 && !stored.addresses.is_empty();
+        let anchor = peers.iter().filter(may_anchor).max_by_key(|stored| stored.last_seen_ms).map(|stored| stored.peer);
         peers.sort_by_key(|stored| stored.first_met_ms);
         for stored in peers {
             let card = stored.card.as_deref().and_then(|bytes| {
@@ -227,6 +256,10 @@ impl EventLoop {
                 let named = dialer::Input::Named { peer: stored.peer, addresses, source: Source::Remembered };
                 self.dialer.handle_input(named, now);
             }
+        }
+        self.restore_standings(opened.standings);
+        if let Some(anchor) = anchor {
+            self.dialer.handle_input(dialer::Input::Try(anchor), now);
         }
         self.swarm.behaviour_mut().broadcast.restore(opened.broadcasts, opened.newcomer);
         for (peer, messages) in opened.pending {
@@ -351,7 +384,9 @@ impl EventLoop {
                 }
                 // The word was an address that the peer does not tell; the link says who answers there.
                 Awaited::Link(peer) if !known => self.handle_command(command.about(peer.to_base58()), answer),
-                Awaited::Lookup(_) | Awaited::Link(_) | Awaited::Address(_) => self.handle_command(command, answer),
+                Awaited::Lookup(_) | Awaited::Link(_) | Awaited::Gone(_) | Awaited::Probe(_) | Awaited::Address(_) => {
+                    self.handle_command(command, answer);
+                }
             }
         }
     }
@@ -370,7 +405,10 @@ impl EventLoop {
         let now = Instant::now();
         match command {
             Command::Peers => {
-                let peers = self.directory.iter().map(|(peer, _)| *peer).collect::<Vec<_>>();
+                let shown = self.directory.iter().filter(|(peer, entry)| {
+                    !self.is_silent(entry) || self.dialer.is_mandatory(peer) || self.waiting.contains_key(*peer)
+                });
+                let peers = shown.map(|(peer, _)| *peer).collect::<Vec<_>>();
                 let _ = answer.send(Ok(Reply::Peers(peers.iter().map(|peer| self.peer_info(peer)).collect())));
             }
             Command::Blocked => {
@@ -389,9 +427,7 @@ impl EventLoop {
                 } else if let Some(error) = self.refuses(&peer) {
                     let _ = answer.send(Err(error));
                 } else {
-                    self.park(Awaited::Link(peer), command, answer);
-                    self.dialer.handle_input(dialer::Input::Wanted(peer), now);
-                    self.swarm.behaviour_mut().peer_exchange.lookup(Subject::Peer(peer));
+                    self.seek(peer, command, answer, now);
                 }
             }
             Command::Disconnect { .. } => {
@@ -411,14 +447,31 @@ impl EventLoop {
         }
     }
 
+    /// Park a command until there is a link to that peer, and make one.
+    pub(super) fn seek(&mut self, peer: PeerId, command: Command, answer: Answer, now: Instant) {
+        self.park(Awaited::Link(peer), command, answer);
+        // The dialler may have forgotten one that was silent for long.
+        if let Some(card) = self.directory.get(&peer).and_then(|entry| entry.card.clone()) {
+            let addresses =
+                card.card().addresses.iter().filter(|address| network::can_be_told(address)).cloned().collect();
+            self.dialer.handle_input(dialer::Input::Named { peer, addresses, source: Source::Gossip }, now);
+        }
+        self.dialer.handle_input(dialer::Input::Wanted(peer), now);
+        self.swarm.behaviour_mut().peer_exchange.lookup(Subject::Peer(peer));
+    }
+
     /// Why nothing goes to that peer.
     pub(super) fn refuses(&self, peer: &PeerId) -> Option<ApiError> {
-        self.directory.get(peer).filter(|entry| entry.blocked)?;
         let name = self.directory.shown(peer);
+        if self.is_cut(peer) {
+            let why = format!("{name} misbehaved and is refused for a while; `why {name}` says more");
+            return Some(ApiError::new(ErrorCode::Refused, why));
+        }
+        self.directory.get(peer).filter(|entry| entry.blocked)?;
         Some(ApiError::new(ErrorCode::Refused, format!("{name} is blocked here; `unblock {name}` first")))
     }
 
-    fn dismiss(&mut self, peer: PeerId, now: Instant) {
+    pub(super) fn dismiss(&mut self, peer: PeerId, now: Instant) {
         self.dismissed.insert(peer);
         self.dialer.handle_input(dialer::Input::Unwanted(peer), now);
         if let Some(goodbye) = self.goodbye() {
@@ -442,6 +495,8 @@ impl EventLoop {
                 entry.blocked = true;
                 self.dialer.handle_input(dialer::Input::Blocked(peer), now);
                 self.swarm.behaviour_mut().blocked.block_peer(peer);
+                self.swarm.behaviour_mut().liveness.forget(peer);
+                self.no_verdict(&peer);
             }
             Command::Unblock { .. } => {
                 entry.blocked = false;
@@ -473,13 +528,16 @@ impl EventLoop {
             name: entry.map(|entry| entry.name().to_owned()).unwrap_or_default(),
             team: entry.map(|entry| entry.team().to_owned()).unwrap_or_default(),
             role: role(entry.and_then(|entry| entry.card.as_ref())),
+            // Who came in did so from a port that nobody can dial, so what its card says is of more use.
             address: entry
+                .filter(|entry| entry.via != Some(Via::Inbound) || addresses.is_empty())
                 .and_then(|entry| entry.address.as_ref())
                 .map(ToString::to_string)
                 .or_else(|| addresses.first().cloned()),
             addresses,
             state: entry.map_or(PeerState::Known, |entry| entry.state),
             via: entry.and_then(|entry| entry.via),
+            reliability: self.swarm.behaviour().reputation.reliability(peer),
             rtt_ms: entry.and_then(|entry| entry.rtt_ms),
             failures: self.dialer.failures(peer),
             since: entry.and_then(|entry| entry.since),

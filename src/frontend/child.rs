@@ -87,6 +87,13 @@ impl Child {
         self.log.since(mark)
     }
 
+    /// Wait until there are events from that mark on; for ever when it has ended without.
+    pub async fn more_than(&self, mark: usize) {
+        if !self.log.grows(mark).await {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// The first event of that type that `fits`, from the very beginning.
     pub async fn wait(&self, kind: &str, fits: impl Fn(&Value) -> bool) -> Result<Value, ChildError> {
         self.wait_since(0, PATIENCE, kind, fits).await
@@ -207,7 +214,8 @@ impl Child {
 pub(super) fn foreign_settings() -> impl Iterator<Item = OsString> {
     let sets = |name: &OsString| {
         let name = name.to_string_lossy();
-        name.starts_with("ALTHING_") || name == "CONNECTION_TIMEOUT"
+        let other = ["CONNECTION_TIMEOUT", "MAX_RETRIES", "GOSSIP_INTERVAL", "DISABLE_GOSSIP", "HEALTH_CHECK_INTERVAL"];
+        name.starts_with("ALTHING_") || other.contains(&name.as_ref())
     };
     std::env::vars_os().map(|(name, _)| name).filter(sets)
 }
@@ -251,6 +259,13 @@ mod parking {
 
         pub(super) fn since(&self, mark: usize) -> Vec<Value> {
             self.events.lock().unwrap_or_else(PoisonError::into_inner).get(mark..).unwrap_or_default().to_vec()
+        }
+
+        /// Wait until there are more than `mark`; false when the child ended before.
+        pub(super) async fn grows(&self, mark: usize) -> bool {
+            let mut news = self.news.subscribe();
+            let grown = news.wait_for(|(seen, closed)| *seen > mark || *closed).await;
+            grown.is_ok_and(|news| news.0 > mark)
         }
 
         /// The first one that fits; `None` when the child ended without it.

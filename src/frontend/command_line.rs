@@ -97,6 +97,8 @@ pub(crate) enum Condition {
     Message(String),
     /// The message of this id was delivered; `None` is the last one this session sent.
     Delivered(Option<String>),
+    /// This peer counts as dead.
+    Dead(String),
 }
 
 /// What `line` asks for. `now` is what `--since 7d` counts back from.
@@ -130,9 +132,15 @@ pub(crate) fn parse(line: &str, now: Timestamp) -> Result<Line, ApiError> {
         },
         Verb::Unblock => node(Command::Unblock { peer: args.peer()? }),
         Verb::Trust => node(Command::Trust { peer: args.peer()? }),
+        Verb::Reconnect => node(Command::Reconnect { peer: args.address()? }),
+        Verb::Health => node(Command::Health { peer: args.address()? }),
+        Verb::Ping => node(Command::Ping { peer: args.peer()? }),
+        Verb::Why => node(Command::Why { peer: args.peer()? }),
         Verb::Nick => node(Command::Nick { name: args.one("NAME")? }),
         Verb::Team => node(Command::Team { team: args.one("NAME")? }),
         Verb::Seeds => args.none().and(node(Command::Seeds)),
+        Verb::Liveness => args.none().and(node(Command::Liveness)),
+        Verb::Doctor => args.none().and(node(Command::Doctor)),
         Verb::Status => args.none().and(node(Command::Status)),
         Verb::Config => args.config(),
         Verb::Menu => args.none().and(session(SessionCommand::Menu)),
@@ -270,10 +278,11 @@ impl Args<'_> {
 
     fn gossip(&self) -> Result<Line, ApiError> {
         let (words, [count, every]) = self.sorted(self.words()?, ["--count", "--every"])?;
-        match words.first().map(String::as_str) {
-            Some("start") => {}
-            Some(word) => return Err(self.wrong(format_args!("'{}' is nothing that gossip does", shown(word)))),
-            None => return Err(self.missing("start")),
+        if words.first().is_none_or(|word| word != "start") {
+            if count.is_some() || every.is_some() {
+                return Err(self.wrong("--count and --every belong to `gossip start`"));
+            }
+            return self.exchange(&words);
         }
         if let Some(word) = words.get(1) {
             return Err(self.surplus(word));
@@ -282,6 +291,25 @@ impl Args<'_> {
         let every = every.map(|span| values::duration(&span).map_err(|why| self.wrong(why))).transpose()?;
         let count = u32::try_from(count.unwrap_or(10)).unwrap_or(u32::MAX);
         Ok(Line::Node(Command::GossipStart { count, every: every.unwrap_or(Duration::from_secs(5)) }))
+    }
+
+    /// The exchange of cards: `on`, `off`, `status`, a pause, or `interval` and a pause.
+    fn exchange(&self, words: &[String]) -> Result<Line, ApiError> {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let (on, every) = match words.as_slice() {
+            ["status"] => (None, None),
+            ["on"] => (Some(true), None),
+            ["off"] => (Some(false), None),
+            ["interval"] => return Err(self.missing("the pause in seconds")),
+            ["interval", span] | [span] => match values::duration(span) {
+                Ok(every) if !every.is_zero() => (None, Some(every)),
+                Ok(_) => return Err(self.wrong("the pause is 0; `gossip off` stops the exchange")),
+                Err(_) => return Err(self.wrong(format_args!("'{}' is nothing that gossip does", shown(span)))),
+            },
+            [] => return Err(self.missing("start, on, off, a pause or status")),
+            ["interval", _, word, ..] | [_, word, ..] => return Err(self.surplus(word)),
+        };
+        Ok(Line::Node(Command::Exchange { on, every }))
     }
 
     fn broadcast(&self) -> Result<Line, ApiError> {
@@ -412,8 +440,10 @@ impl Args<'_> {
             ("message", Some(regex)) => Condition::Message(regex),
             ("message", None) => return Err(self.missing("REGEX")),
             ("delivered", id) => Condition::Delivered(id),
+            ("dead", Some(peer)) => Condition::Dead(peer),
+            ("dead", None) => return Err(self.missing("PEER")),
             (kind, _) => {
-                let conditions = "peer, message or delivered";
+                let conditions = "peer, message, delivered or dead";
                 return Err(self.wrong(format_args!("'{}' is no condition ({conditions})", shown(kind))));
             }
         };

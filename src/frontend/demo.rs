@@ -4,13 +4,20 @@
 //! what is about to be seen and what was seen; the first step that fails ends the demo with its name and status 1. On a
 //! terminal one more peer, whose prompt is yours, joins the network afterwards.
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::child::{Child, ChildError};
+use futures::future::select_all;
+use serde_json::Value;
+
+use super::child::{Child, ChildError, PATIENCE};
 
 const PEERS: [&str; 5] = ["ada", "bob", "cleo", "dan", "eve"];
+
+/// So often somebody speaks to everybody, until one listener has it from another one than the speaker.
+const SPEECHES: usize = 3;
 
 /// Run the demo. The status is that of the process. `color` and the terminal rules are the caller's.
 pub async fn run() -> u8 {
@@ -28,6 +35,7 @@ pub async fn run() -> u8 {
         seeds: Vec::new(),
         addresses: Vec::new(),
         peers: Vec::new(),
+        names: BTreeMap::new(),
         step: 0,
         at: String::new(),
     };
@@ -55,6 +63,8 @@ struct Demo {
     seeds: Vec<Child>,
     addresses: Vec<String>,
     peers: Vec<Child>,
+    /// What everybody is called, by PeerId.
+    names: BTreeMap<String, String>,
     step: u32,
     at: String,
 }
@@ -68,6 +78,7 @@ impl Demo {
         self.start_seeds().await?;
         self.start_peers().await?;
         self.discover().await?;
+        self.everybody().await?;
         self.talk().await?;
         self.absent().await?;
         self.goodbye().await?;
@@ -90,6 +101,7 @@ impl Demo {
             let seed = Child::spawn(&self.binary, name, &self.folder.join(name), ["--role", "seed"])?;
             let address = seed.address().await?;
             println!("   {name} listens on {}", without_id(&address));
+            self.names.insert(seed.peer_id().await?, name.to_owned());
             self.addresses.push(address);
             self.seeds.push(seed);
         }
@@ -99,13 +111,14 @@ impl Demo {
     async fn start_peers(&mut self) -> Result<(), ChildError> {
         self.say("Five people start a node each; every node registers with two of the three seeds, picked at random");
         for name in PEERS {
-            let peer = self.spawn_peer(name)?;
+            let peer = self.spawn_peer(name, &["--fanout", "1"])?;
             self.peers.push(peer);
         }
         for peer in &self.peers {
+            self.names.insert(peer.peer_id().await?, peer.name.clone());
             let mut seeds = Vec::new();
             while seeds.len() < 2 {
-                let fresh = |event: &serde_json::Value| {
+                let fresh = |event: &Value| {
                     event["state"] == "registered"
                         && !seeds.contains(&event["address"].as_str().unwrap_or_default().to_owned())
                 };
@@ -119,12 +132,70 @@ impl Demo {
     }
 
     async fn discover(&mut self) -> Result<(), ChildError> {
-        self.say("They find each other through the seeds and link up, peer to peer");
+        self.say("They find each other through the seeds; each links up with one other, picked at random");
         for peer in &self.peers {
             let up = peer.wait("peer_up", |event| PEERS.contains(&event["name"].as_str().unwrap_or_default())).await?;
             println!("   {:<5} sees {} ({})", peer.name, text(&up, "name"), text(&up, "via"));
         }
         Ok(())
+    }
+
+    async fn everybody(&mut self) -> Result<(), ChildError> {
+        self.say("One speaks to everybody; who has no link to the speaker hears it through somebody else");
+        for attempt in 0..SPEECHES {
+            let Some((speaker, strangers)) = self.strangers(attempt).await? else { break };
+            let from = PEERS[speaker];
+            let line = "Water at 18:00, tell your neighbours";
+            let began = Instant::now();
+            let id = self.peers[speaker].ask(&format!("broadcast {line}")).await?["id"].clone();
+            println!("   {from} to everybody: {line}");
+            let mut relayed = false;
+            for (place, peer) in self.peers.iter().enumerate().filter(|(place, _)| *place != speaker) {
+                let heard = peer.wait("message", |event| event["id"] == id).await?;
+                if text(&heard, "text") != line {
+                    return Err(ChildError(format!("{} read something else than was said", peer.name)));
+                }
+                let (name, via) = (&peer.name, self.name_of(&heard["via"]));
+                match (strangers.contains(&place), via == from) {
+                    (true, false) => {
+                        relayed = true;
+                        println!("   {name:<5} has no link to {from}: {from}'s words reached {name} through {via}");
+                    }
+                    (true, true) => println!("   {name:<5} had no link to {from} a moment before; now it heard {from}"),
+                    (false, true) => println!("   {name:<5} heard {from}"),
+                    (false, false) => println!("   {name:<5} has a link to {from}, but {via} was faster"),
+                }
+            }
+            println!("   {:.0} ms for all of it", began.elapsed().as_secs_f64() * 1_000.0);
+            if relayed {
+                return Ok(());
+            }
+        }
+        println!("   This time everybody had a link to everybody, so that nobody needed a neighbour for it.");
+        Ok(())
+    }
+
+    /// Somebody to speak, with the places of those who have no link to it as far as both know; the one with the most such
+    /// strangers first, the next one at each turn. `None` when everybody has a link to everybody.
+    async fn strangers(&mut self, turn: usize) -> Result<Option<(usize, Vec<usize>)>, ChildError> {
+        let mut linked = Vec::new();
+        for peer in &mut self.peers {
+            let rows = peer.ask("peers").await?;
+            let up = rows.as_array().into_iter().flatten().filter(|row| row["state"] == "up");
+            linked.push(up.map(|row| text(row, "name").to_owned()).collect::<Vec<_>>());
+        }
+        let knows = |one: usize, other: usize| linked[one].iter().any(|name| name == PEERS[other]);
+        let mut found: Vec<(usize, Vec<usize>)> = Vec::new();
+        for one in 0..PEERS.len() {
+            let strangers = (0..PEERS.len()).filter(|&other| other != one && !knows(one, other) && !knows(other, one));
+            let strangers: Vec<usize> = strangers.collect();
+            if !strangers.is_empty() {
+                found.push((one, strangers));
+            }
+        }
+        found.sort_by_key(|(_, strangers)| std::cmp::Reverse(strangers.len()));
+        let turn = turn % found.len().max(1);
+        Ok(found.into_iter().nth(turn))
     }
 
     async fn talk(&mut self) -> Result<(), ChildError> {
@@ -147,26 +218,46 @@ impl Demo {
     }
 
     async fn absent(&mut self) -> Result<(), ChildError> {
-        self.say("Dan's machine goes down hard; a message to him waits on Ada's disk and arrives when he is back");
+        self.say("Dan's machine goes down hard; what the others say meanwhile is there for him when he is back");
         self.peers[3].kill().await?;
         let mark = self.peers[0].mark();
         let id = self.peers[0].ask("msg dan \"Dan, call me when you are back\"").await?["id"].clone();
         self.peers[0]
-            .wait_since(mark, super::child::PATIENCE, "delivery", |event| {
-                event["id"] == id && event["state"] == "queued"
-            })
+            .wait_since(mark, PATIENCE, "delivery", |event| event["id"] == id && event["state"] == "queued")
             .await?;
         println!("   ada -> dan: queued, Dan is away");
-        let back = self.spawn_peer("dan")?;
+        let mut said = Vec::new();
+        for (speaker, line) in [(1, "the pump stands still"), (2, "I have a spare part"), (1, "it runs again")] {
+            said.push(self.peers[speaker].ask(&format!("broadcast {line}")).await?["id"].clone());
+            println!("   {} to everybody: {line}", PEERS[speaker]);
+        }
+        let began = Instant::now();
+        // Ada's look-up finds his new address within some fifteen seconds, which is longer than anybody wants to watch.
+        // Her address is given to him, and he dials her.
+        let ada = self.peers[0].address().await?;
+        let back = self.spawn_peer("dan", &["--peer", &ada])?;
         self.peers[3] = back;
         let heard = self.peers[3].wait("message", |event| event["id"] == id).await?;
         println!("   dan is back, with the same identity, and reads: {}", text(&heard, "text"));
         self.peers[0]
-            .wait_since(mark, super::child::PATIENCE, "delivery", |event| {
-                event["id"] == id && event["state"] == "delivered"
-            })
+            .wait_since(mark, PATIENCE, "delivery", |event| event["id"] == id && event["state"] == "delivered")
             .await?;
         println!("   ada has the receipt");
+        for id in &said {
+            let heard = self.peers[3].wait("message", |event| event["id"] == *id).await?;
+            let via = if heard["via"] == heard["from"] { String::new() } else { self.name_of(&heard["via"]) };
+            let via = if via.is_empty() { via } else { format!(" (through {via})") };
+            println!("   dan catches up: {} said \"{}\"{via}", self.name_of(&heard["from"]), text(&heard, "text"));
+        }
+        let (adas, dans) = (said_to_all(&mut self.peers[0]).await?, said_to_all(&mut self.peers[3]).await?);
+        if adas != dans {
+            return Err(ChildError(format!("ada's history has {adas:?}, dan's has {dans:?}")));
+        }
+        println!(
+            "   {:.1} s after his start dan's history has the same {} broadcasts as ada's, in each author's order",
+            began.elapsed().as_secs_f64(),
+            adas.values().map(Vec::len).sum::<usize>()
+        );
         Ok(())
     }
 
@@ -184,9 +275,7 @@ impl Demo {
         let witness = self.link("ada", "cleo").await?;
         let mark = self.peers[witness].mark();
         self.peers[2].kill().await?;
-        self.peers[witness]
-            .wait_since(mark, super::child::PATIENCE, "peer_lost", |event| event["name"] == "cleo")
-            .await?;
+        self.peers[witness].wait_since(mark, PATIENCE, "peer_lost", |event| event["name"] == "cleo").await?;
         println!("   ada sees: the link to cleo is lost");
         let info = self.peers[0].ask("whois cleo").await?;
         println!("   ada's list says: cleo is {}", text(&info, "state"));
@@ -206,7 +295,7 @@ impl Demo {
             return 0;
         }
         println!(
-            "\nThe network stays up. You are one more peer in it, \"guest\": try `peers`, `msg ada hello`, `help`; `quit` ends it.\n"
+            "\nThe network stays up. You are one more peer in it, \"guest\": try `peers`, `msg ada hello`, `broadcast hello`, `help`; `quit` ends it.\n"
         );
         let guest = self.folder.join("guest");
         let mut command = tokio::process::Command::new(&self.binary);
@@ -228,24 +317,28 @@ impl Demo {
                 return 1;
             }
         };
-        let mut tick = tokio::time::interval(Duration::from_millis(300));
         loop {
+            let news = self.peers.iter().zip(&marks).map(|(peer, mark)| Box::pin(peer.more_than(*mark)));
             tokio::select! {
                 status = guest.wait() => return if status.is_ok_and(|status| status.success()) { 0 } else { 1 },
-                _ = tick.tick() => self.answer(&mut marks).await,
+                _ = select_all(news) => {}
             }
+            self.answer(&mut marks).await;
         }
     }
 
     async fn answer(&mut self, marks: &mut [usize]) {
+        let names = &self.names;
         for (peer, mark) in self.peers.iter_mut().zip(marks) {
             let news = peer.events_since(*mark);
             *mark += news.len();
             for event in news.iter().filter(|event| event["type"] == "message" && event["name"] == "guest") {
                 let words = text(event, "text").chars().count();
-                let reply = format!("Hello guest, {} here. I have your {words} characters on disk.", peer.name);
+                let via = names.get(text(event, "via")).filter(|_| event["kind"] == "broadcast");
+                let via = via.map(|via| format!(", which came through {via}")).unwrap_or_default();
+                let reply = format!("Hello guest, {} here. I have your {words} characters on disk{via}.", peer.name);
                 // A peer that the user has just made unreachable cannot answer; that is part of the play.
-                let _ = peer.tell(&format!("msg {} {}", text(event, "from"), serde_json::Value::from(reply))).await;
+                let _ = peer.tell(&format!("msg {} {}", text(event, "from"), Value::from(reply))).await;
             }
         }
     }
@@ -257,9 +350,15 @@ impl Demo {
         }
     }
 
-    fn spawn_peer(&self, name: &str) -> Result<Child, ChildError> {
+    fn spawn_peer(&self, name: &str, more: &[&str]) -> Result<Child, ChildError> {
         let seeds = self.addresses.iter().flat_map(|address| ["--seed", address.as_str()]);
-        Child::spawn(&self.binary, name, &self.folder.join(name), seeds)
+        Child::spawn(&self.binary, name, &self.folder.join(name), seeds.chain(more.iter().copied()))
+    }
+
+    /// What the node of that PeerId is called.
+    fn name_of(&self, peer: &Value) -> String {
+        let peer = peer.as_str().unwrap_or_default();
+        self.names.get(peer).cloned().unwrap_or_else(|| peer.to_owned())
     }
 
     fn seed_name(&self, address: &str) -> String {
@@ -270,7 +369,17 @@ impl Demo {
     }
 }
 
-fn text<'a>(event: &'a serde_json::Value, field: &str) -> &'a str {
+/// The broadcasts in somebody's history, in order, for each author.
+async fn said_to_all(peer: &mut Child) -> Result<BTreeMap<String, Vec<String>>, ChildError> {
+    let rows = peer.ask("history all -n 1000").await?;
+    let mut said: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for row in rows.as_array().into_iter().flatten().filter(|row| row["kind"] == "broadcast") {
+        said.entry(text(row, "from").to_owned()).or_default().push(text(row, "id").to_owned());
+    }
+    Ok(said)
+}
+
+fn text<'a>(event: &'a Value, field: &str) -> &'a str {
     event[field].as_str().unwrap_or_default()
 }
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::render::safe::{is_hidden, safe};
 use super::render::text::names::label;
-use crate::api::{ApiError, ErrorCode, HistoryRow};
+use crate::api::{ApiError, ErrorCode, HistoryRow, MessageKind};
 
 /// How messages are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,7 +150,11 @@ fn word(value: impl Serialize) -> io::Result<String> {
 
 fn txt(rows: &[HistoryRow], out: &mut impl Write, name: &dyn Fn(&str, &str) -> String) -> io::Result<()> {
     for row in rows {
-        let (from, team, to) = (name(&row.from, &row.name), label(&row.team), name(&row.to, ""));
+        let (from, team) = (name(&row.from, &row.name), label(&row.team));
+        let to = match row.kind {
+            MessageKind::Broadcast => "all".to_owned(),
+            MessageKind::Direct => name(&row.to, ""),
+        };
         let text = match &row.reason {
             Some(reason) if row.is_damaged() => format!("({reason})"),
             _ => safe(&row.text).into_owned(),
@@ -165,7 +169,7 @@ mod tests {
     use tempfile::tempdir;
 
     use super::*;
-    use crate::api::{DAMAGED, DeliveryState, MessageKind};
+    use crate::api::{DAMAGED, DeliveryState};
 
     fn row(text: &str, reason: Option<&str>) -> HistoryRow {
         HistoryRow {
@@ -259,6 +263,8 @@ mod tests {
             written(&[odd], Format::Txt),
             format!("2026-11-21T09:30:00Z  <anna~Anna> (\"red) -> bob: hi\") -> <~Bob>: ({DAMAGED})\n")
         );
+        let to_all = HistoryRow { kind: MessageKind::Broadcast, to: "all".to_owned(), ..row("hi", None) };
+        assert_eq!(written(&[to_all], Format::Txt), "2026-11-21T09:30:00Z  <anna~Anna> (red) -> all: hi\n");
     }
 
     #[test]

@@ -3,6 +3,10 @@
 
 use std::fmt::Write as _;
 
+mod topics;
+
+pub(crate) use topics::TOPICS;
+
 /// What a command word means to the parser. One variant for each row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verb {
@@ -19,9 +23,15 @@ pub(crate) enum Verb {
     Block,
     Unblock,
     Trust,
+    Reconnect,
+    Health,
+    Ping,
+    Why,
     Nick,
     Team,
     Seeds,
+    Liveness,
+    Doctor,
     Status,
     Config,
     Menu,
@@ -55,289 +65,6 @@ pub(crate) struct Topic {
     /// What else is to be said; may be empty.
     pub(crate) text: &'static str,
 }
-
-/// Every command, in the order of the overview.
-pub(crate) const TOPICS: &[Topic] = &[
-    Topic {
-        verb: Verb::Msg,
-        name: "msg",
-        aliases: &["@"],
-        group: "chat",
-        form: "msg PEER TEXT",
-        summary: "send a message (also: @PEER TEXT)",
-        example: "msg bob don't worry",
-        text: "TEXT is the raw rest of the line: quotes and backslashes are part of it, and spaces at the end are kept.\n\
-               The spaces between PEER and TEXT only separate the two. A text that begins with spaces, has line breaks or\n\
-               is a quoted string itself is given as one JSON string: msg bob \"  two\\nlines\".\n\
-               At most 64 KiB. A peer that is not reachable now gets it later; `outbox` lists what waits.",
-    },
-    Topic {
-        verb: Verb::Broadcast,
-        name: "broadcast",
-        aliases: &["all"],
-        group: "chat",
-        form: "broadcast TEXT",
-        summary: "send a message to everybody",
-        example: "broadcast the pump is running again",
-        text: "It goes from neighbour to neighbour, so it also reaches those without a direct link. Whoever is away gets it from a\n\
-               neighbour when it is back, for a day or until 10,000 newer ones. TEXT is the raw rest of the line, as with `msg`.",
-    },
-    Topic {
-        verb: Verb::Chat,
-        name: "chat",
-        aliases: &[],
-        group: "chat",
-        form: "chat PEER",
-        summary: "talk to one peer: each line is a message until `exit`",
-        example: "chat bob",
-        text: "Inside a chat a line that begins with / is a command all the same: /history bob.",
-    },
-    Topic {
-        verb: Verb::History,
-        name: "history",
-        aliases: &[],
-        group: "chat",
-        form: "history [PEER|all] [-n N] [--search W] [--since T] [--export FILE --format json|csv|txt]",
-        summary: "stored messages, oldest first; the last 20 unless -n says otherwise",
-        example: "history bob -n 50 --since 7d",
-        text: "T is a time as 2026-11-21T09:30:00Z, a date as 2026-11-21 (its midnight in UTC), or how long ago: 30m, 7d.\n\
-               --export writes a new file and never overwrites one; without -n it takes the last 100,000 messages.\n\
-               Without --format the ending of FILE decides. json has every text exactly; csv and txt show hidden characters\n\
-               as \\u{1b}, and csv puts ' before a cell that a spreadsheet could take for a formula (one that begins with = + - @).",
-    },
-    Topic {
-        verb: Verb::Outbox,
-        name: "outbox",
-        aliases: &[],
-        group: "chat",
-        form: "outbox",
-        summary: "messages that were not delivered yet",
-        example: "outbox",
-        text: "",
-    },
-    Topic {
-        verb: Verb::Peers,
-        name: "peers",
-        aliases: &["list-peers", "members"],
-        group: "people",
-        form: "peers",
-        summary: "everybody known and how they stand",
-        example: "peers",
-        text: "",
-    },
-    Topic {
-        verb: Verb::Whois,
-        name: "whois",
-        aliases: &[],
-        group: "people",
-        form: "whois PEER",
-        summary: "one peer in full",
-        example: "whois bob",
-        text: "",
-    },
-    Topic {
-        verb: Verb::Connect,
-        name: "connect",
-        aliases: &["join"],
-        group: "people",
-        form: "connect ADDR",
-        summary: "dial a peer and wait for its hello",
-        example: "connect 192.0.2.7:4001",
-        text: "ADDR is a multiaddr, host:port, two words host port, or any other PEER.",
-    },
-    Topic {
-        verb: Verb::Disconnect,
-        name: "disconnect",
-        aliases: &["remove"],
-        group: "people",
-        form: "disconnect PEER",
-        summary: "say goodbye to a peer and close the link",
-        example: "disconnect bob",
-        text: "",
-    },
-    Topic {
-        verb: Verb::Block,
-        name: "block",
-        aliases: &[],
-        group: "people",
-        form: "block [PEER]",
-        summary: "refuse a peer from now on; alone: who is blocked",
-        example: "block mallory",
-        text: "Kept over restarts; `unblock PEER` undoes it.",
-    },
-    Topic {
-        verb: Verb::Unblock,
-        name: "unblock",
-        aliases: &[],
-        group: "people",
-        form: "unblock PEER",
-        summary: "let a blocked peer in again",
-        example: "unblock mallory",
-        text: "",
-    },
-    Topic {
-        verb: Verb::Trust,
-        name: "trust",
-        aliases: &[],
-        group: "people",
-        form: "trust PEER",
-        summary: "mark a peer as trusted",
-        example: "trust bob",
-        text: "Kept over restarts.",
-    },
-    Topic {
-        verb: Verb::Nick,
-        name: "nick",
-        aliases: &[],
-        group: "people",
-        form: "nick NAME",
-        summary: "change your own nickname",
-        example: "nick anna",
-        text: "A name has no spaces, at most 32 characters, and none of / @ : \" ' \\ and the comma. Others see the new one at once. It lasts until the node stops; `--name`, or `name` in config.toml, keeps it.",
-    },
-    Topic {
-        verb: Verb::Team,
-        name: "team",
-        aliases: &[],
-        group: "people",
-        form: "team NAME",
-        summary: "change your own team label",
-        example: "team red",
-        text: "",
-    },
-    Topic {
-        verb: Verb::Seeds,
-        name: "seeds",
-        aliases: &[],
-        group: "network",
-        form: "seeds",
-        summary: "the configured seeds and how they stand",
-        example: "seeds",
-        text: "",
-    },
-    Topic {
-        verb: Verb::Gossip,
-        name: "gossip",
-        aliases: &[],
-        group: "network",
-        form: "gossip start [--count N] [--every S]",
-        summary: "send numbered signs of life to everybody",
-        example: "gossip start --count 10 --every 5",
-        text: "Ten of them, five seconds apart, unless told otherwise. Others see who began it and which neighbour handed it over.",
-    },
-    Topic {
-        verb: Verb::Status,
-        name: "status",
-        aliases: &[],
-        group: "node",
-        form: "status",
-        summary: "this node at a glance",
-        example: "status",
-        text: "",
-    },
-    Topic {
-        verb: Verb::Config,
-        name: "config",
-        aliases: &[],
-        group: "node",
-        form: "config [get K|set K V]",
-        summary: "settings, where each comes from, and changing one",
-        example: "config get fanout",
-        text: "K is the name of the flag. What is set here holds until the node stops.",
-    },
-    Topic {
-        verb: Verb::Menu,
-        name: "menu",
-        aliases: &[],
-        group: "node",
-        form: "menu",
-        summary: "a numbered menu for the usual things",
-        example: "menu",
-        text: "Each question is answered by the next line; an empty line goes back, and a line that begins with / is a\n\
-               command all the same.",
-    },
-    Topic {
-        verb: Verb::Clear,
-        name: "clear",
-        aliases: &[],
-        group: "node",
-        form: "clear",
-        summary: "empty the screen",
-        example: "clear",
-        text: "",
-    },
-    Topic {
-        verb: Verb::Help,
-        name: "help",
-        aliases: &[],
-        group: "node",
-        form: "help [TOPIC]",
-        summary: "this list, or one command in full; `help compat`: other names",
-        example: "help history",
-        text: "",
-    },
-    Topic {
-        verb: Verb::Quit,
-        name: "quit",
-        aliases: &["exit"],
-        group: "node",
-        form: "quit",
-        summary: "say goodbye to everybody and stop (also: exit, Ctrl-D)",
-        example: "quit",
-        text: "Inside a chat `exit` only leaves the chat.",
-    },
-    Topic {
-        verb: Verb::Wait,
-        name: "wait",
-        aliases: &[],
-        group: "scripts",
-        form: "wait peer N|peer PEER|message REGEX|delivered [ID] [--timeout S]",
-        summary: "go on when something has happened",
-        example: "wait message hello --timeout 30",
-        text: "peer N: so many peers have a link. delivered without ID: the last message this script sent.\n\
-               REGEX is one quoted argument, or the raw rest of the line up to --timeout.",
-    },
-    Topic {
-        verb: Verb::Expect,
-        name: "expect",
-        aliases: &[],
-        group: "scripts",
-        form: "expect peer N|peer PEER|message REGEX|delivered [ID]",
-        summary: "fail unless it is so now",
-        example: "expect peer 3",
-        text: "The conditions are those of `wait`.",
-    },
-    Topic {
-        verb: Verb::Sleep,
-        name: "sleep",
-        aliases: &[],
-        group: "scripts",
-        form: "sleep S",
-        summary: "do nothing for a while",
-        example: "sleep 1.5",
-        text: "",
-    },
-    Topic {
-        verb: Verb::Source,
-        name: "source",
-        aliases: &[],
-        group: "scripts",
-        form: "source FILE",
-        summary: "run the commands of a file",
-        example: "source 'my commands.txt'",
-        text: "",
-    },
-    Topic {
-        verb: Verb::Echo,
-        name: "echo",
-        aliases: &[],
-        group: "scripts",
-        form: "echo TEXT",
-        summary: "print TEXT",
-        example: "echo half way",
-        text: "",
-    },
-];
 
 /// The topic that is not a command.
 const COMPAT: &str = "compat";
@@ -474,6 +201,7 @@ mod tests {
                 assert!(compat.contains(alias));
             }
         }
+        assert!(compat.lines().any(|line| line.split_whitespace().eq(["all", "broadcast"])), "{compat}");
         assert_eq!(super::topic("/msg"), super::topic("msg"));
         assert_eq!(super::topic("compat"), Some(compat));
         assert_eq!(super::topic("nothing"), None);

@@ -128,20 +128,20 @@ fn parse(line: &str) -> Result<Value, ApiError> {
         .map_err(|_| ApiError::new(ErrorCode::General, "the running node answered with something else than JSON"))
 }
 
-struct Client {
+pub(super) struct Client {
     lines: Lines<BufReader<OwnedReadHalf>>,
     writer: OwnedWriteHalf,
 }
 
 impl Client {
-    async fn connect(socket: &Path) -> Result<Self, ApiError> {
+    pub(super) async fn connect(socket: &Path) -> Result<Self, ApiError> {
         let stream: UnixStream = super::control::connect(socket).await?;
         let (reader, writer) = stream.into_split();
         Ok(Self { lines: BufReader::new(reader).lines(), writer })
     }
 
     /// The reply as it came and as data.
-    async fn ask(&mut self, line: &str, json: bool) -> Result<(String, Value), ApiError> {
+    pub(super) async fn ask(&mut self, line: &str, json: bool) -> Result<(String, Value), ApiError> {
         self.send(&json!({ "cmd": line, "text": !json })).await?;
         let gone = || ApiError::new(ErrorCode::NotRunning, "the node has stopped");
         let raw = self.line().await?.ok_or_else(gone)?;

@@ -5,6 +5,7 @@
 //! `<1133> <port> <time> <count>` for own ones and `<1155> …` for those of others, with who began it and who handed it
 //! over behind it. A peer begins ten numbered gossip messages with its first link.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,6 +18,9 @@ use tokio::sync::broadcast::error::RecvError;
 use super::render::safe::safe;
 use crate::api::{Command, Event, PeerState, Reply, Role, Stamped};
 use crate::handle::Handle;
+
+/// Peers whose ports are remembered; the lines of others have a 0.
+const MAX_PORTS: usize = 10_000;
 
 /// The gossip that begins with the first link (E7: ten of them, five seconds apart).
 const GOSSIP: Command = Command::GossipStart { count: 10, every: Duration::from_secs(5) };
@@ -42,7 +46,7 @@ async fn keep(
     peer_list_every: Duration,
 ) -> std::io::Result<()> {
     tokio::fs::create_dir_all(folder).await?;
-    let mut files = Files { folder, role, own: String::new(), port: String::new(), file: None };
+    let mut files = Files { folder, role, own: String::new(), port: String::new(), ports: BTreeMap::new(), file: None };
     // What was told before this began to listen.
     if let Ok(Reply::Status(status)) = handle.execute(Command::Status).await {
         files.own = status.peer_id;
@@ -88,6 +92,8 @@ struct Files<'a> {
     role: Role,
     own: String,
     port: String,
+    /// The ports of those with a link, for the lines about probes.
+    ports: BTreeMap<String, String>,
     /// Opened with the first address, whose port names it.
     file: Option<File>,
 }
@@ -105,7 +111,23 @@ impl Files<'_> {
                 self.file = Some(OpenOptions::new().create(true).append(true).open(path).await?);
                 self.line(&format!("listening {address}")).await?;
             }
-            Event::PeerUp { name, address, .. } => self.line(&format!("connected {} {address}", safe(name))).await?,
+            Event::PeerUp { peer, name, address, .. } => {
+                if self.ports.len() < MAX_PORTS {
+                    self.ports.insert(peer.clone(), address.split('/').nth(4).unwrap_or("0").to_owned());
+                }
+                self.line(&format!("connected {} {address}", safe(name))).await?;
+            }
+            Event::Probe { peer, rtt_ms, .. } => {
+                // The answer bears the ports of both, the question that of the one who asked.
+                let (now, own) = (Timestamp::now().as_second(), &self.port);
+                let other = self.ports.get(peer).map_or("0", String::as_str);
+                let lines = format!("<1144> <{now}> <{other}> <{own}> from {peer} after {rtt_ms:.1} ms");
+                self.line(&format!("<1122> <{now}> <{own}> to {peer}")).await?;
+                self.line(&lines).await?;
+            }
+            Event::PeerDead { name, reporters, .. } => {
+                self.line(&format!("dead {} reported by {}", safe(name), reporters.join(" "))).await?;
+            }
             Event::PeerLeft { name, .. } => self.line(&format!("left {}", safe(name))).await?,
             Event::PeerLost { name, .. } => self.line(&format!("lost {}", safe(name))).await?,
             Event::Message { kind, name, team, text, via, .. } => {

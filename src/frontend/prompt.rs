@@ -14,21 +14,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use nix::sys::signal::{self, Signal};
 use rustyline::ExternalPrinter;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 
-use super::command_line::{self, Line};
 use super::lines::{MAX_LINE_BYTES, RawLine};
 use super::output::Output;
 use super::session::{Flow, Session};
 use super::signals::Signals;
 use super::stdin::{bye, execute};
 use super::{Options, complain, introduce, stop};
-use crate::api::{ApiError, Command, ErrorCode, Event, Reply, Stamped};
+use crate::api::{ApiError, Command, ErrorCode, Event, MessageKind, Reply, Stamped};
 use crate::handle::Handle;
 
 mod complete;
@@ -45,6 +43,9 @@ use screen::Screen;
 
 /// Shortest time between two bells, so that a flood of messages is no siren.
 const BELL: Duration = Duration::from_secs(1);
+
+/// Shortest time between two redraws of the prompt because the unread count has changed.
+const REDRAW: Duration = Duration::from_millis(200);
 
 /// How long the editor may take to give the terminal back.
 const CLOSE: Duration = Duration::from_secs(1);
@@ -190,7 +191,6 @@ impl Prompt {
     async fn execute(&mut self, text: &str, signals: &mut Signals) -> Result<Flow, u8> {
         for line in text.split('\n') {
             let raw = if line.len() > MAX_LINE_BYTES { RawLine::TooLong } else { RawLine::Text(line.to_owned()) };
-            let command = self.scene() == Scene::Command || line.starts_with('/');
             let executed = tokio::select! {
                 executed = execute(&mut self.session, raw) => executed,
                 status = outside(signals, &self.shared) => {
@@ -204,20 +204,11 @@ impl Prompt {
             if executed.flow == Flow::Quit {
                 return Ok(Flow::Quit);
             }
-            if command && executed.error.is_none() {
-                self.mark_read(line);
+            if let Some(command) = self.session.take_last() {
+                self.shared.read_by(&command);
             }
         }
         Ok(Flow::Next)
-    }
-
-    /// Whoever is answered, or whose history is shown, has been read.
-    fn mark_read(&self, line: &str) {
-        match command_line::parse(line, Timestamp::now()) {
-            Ok(Line::Node(Command::SendMessage { to, .. })) => self.shared.read(Some(&to)),
-            Ok(Line::Node(Command::History(query))) => self.shared.read(query.peer.as_deref()),
-            _ => {}
-        }
     }
 
     /// What the next prompt shows and Tab offers.
@@ -274,11 +265,24 @@ fn wake(shared: &Shared) {
     }
 }
 
-/// Keep the list of peers and the unread count; ring for a direct message that nobody is looking at.
+/// Keep the list of peers and the unread counts; ring for a direct message that nobody is looking at.
 async fn watch(shared: Arc<Shared>, mut events: broadcast::Receiver<Stamped>) {
     let mut rung: Option<Instant> = None;
+    let mut redraw: Option<Instant> = None;
+    let mut redrawn: Option<Instant> = None;
     loop {
-        let stamped = match events.recv().await {
+        let stamped = tokio::select! {
+            stamped = events.recv() => stamped,
+            () = tokio::time::sleep_until(redraw.unwrap_or_else(Instant::now)), if redraw.is_some() => {
+                redraw = None;
+                redrawn = Some(Instant::now());
+                if shared.idle() {
+                    wake(&shared);
+                }
+                continue;
+            }
+        };
+        let stamped = match stamped {
             Ok(stamped) => stamped,
             Err(RecvError::Lagged(_)) => continue,
             Err(RecvError::Closed) => return,
@@ -286,16 +290,13 @@ async fn watch(shared: Arc<Shared>, mut events: broadcast::Receiver<Stamped>) {
         if matches!(*stamped.event, Event::Bye { .. }) {
             return;
         }
-        if !shared.see(&stamped.event) {
-            continue;
-        }
-        if rung.is_none_or(|rung| rung.elapsed() >= BELL) {
+        let Some(kind) = shared.see(&stamped.event) else { continue };
+        // A broadcast is addressed to nobody in particular, so it rings for nobody.
+        if kind == MessageKind::Direct && rung.is_none_or(|rung| rung.elapsed() >= BELL) {
             rung = Some(Instant::now());
             // The one control character that is written for a message, and it is ours.
             let _ = tokio::task::spawn_blocking(|| screen::plain(b"\x07")).await;
         }
-        if shared.idle() {
-            wake(&shared);
-        }
+        redraw = redraw.or_else(|| Some(redrawn.map_or_else(Instant::now, |redrawn| redrawn + REDRAW)));
     }
 }

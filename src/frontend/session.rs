@@ -94,6 +94,7 @@ pub(crate) struct Session {
     keep_going: bool,
     watch: Watch,
     begun: VecDeque<String>,
+    last: Option<Command>,
     pipeline: Option<Pipeline>,
 }
 
@@ -110,6 +111,7 @@ impl Session {
             keep_going,
             watch,
             begun: VecDeque::new(),
+            last: None,
             pipeline: None,
         }
     }
@@ -148,6 +150,11 @@ impl Session {
     /// Whether the next line answers a question of the menu.
     pub(crate) fn in_menu(&self) -> bool {
         self.menu.is_some() && self.chat.is_none()
+    }
+
+    /// What the node did last for this session, whichever way it was asked; each is given once.
+    pub(crate) fn take_last(&mut self) -> Option<Command> {
+        self.last.take()
     }
 
     /// Wait until the messages of this session are settled, not for ever. True when all of them are delivered.
@@ -318,7 +325,8 @@ impl Session {
     async fn node(&mut self, command: Command) -> Result<Answered, ApiError> {
         // Only a direct message has a receipt that can be waited for.
         let has_receipt = matches!(command, Command::SendMessage { .. });
-        let reply = self.handle.execute(command).await?;
+        let reply = self.handle.execute(command.clone()).await?;
+        self.last = Some(command);
         if let Reply::Started { id } = &reply
             && has_receipt
         {
@@ -456,6 +464,7 @@ impl Session {
         Ok(match condition {
             Condition::Peers(count) => Ready::Peers(count),
             Condition::Peer(peer) => Ready::Peer(peer),
+            Condition::Dead(peer) => Ready::Dead(peer),
             Condition::Message(pattern) => {
                 Ready::Message(RegexBuilder::new(&pattern).size_limit(MAX_PATTERN).build().map_err(|error| {
                     let text = error.to_string();
@@ -479,15 +488,18 @@ impl Session {
                 let answer = || Answered::Value { data: json!({ "peers": up }), text: format!("{up} peers are up") };
                 Ok((up >= *count).then(answer))
             }
-            Ready::Peer(peer) => match self.handle.execute(Command::Whois { peer: peer.clone() }).await {
-                Ok(Reply::Peer(info)) if info.state == PeerState::Up => {
-                    let text = format!("{} is up", safe(&info.name));
-                    Ok(Some(Answered::Value { data: to_value(&Reply::Peer(info)), text }))
+            Ready::Peer(peer) | Ready::Dead(peer) => {
+                match self.handle.execute(Command::Whois { peer: peer.clone() }).await {
+                    Ok(Reply::Peer(info)) if info.state == condition.wanted() => {
+                        let word = if info.state == PeerState::Dead { "dead" } else { "up" };
+                        let text = format!("{} is {word}", safe(&info.name));
+                        Ok(Some(Answered::Value { data: to_value(&Reply::Peer(info)), text }))
+                    }
+                    Ok(_) => Ok(None),
+                    Err(error) if matches!(error.code, ErrorCode::NoSuchPeer | ErrorCode::Unreachable) => Ok(None),
+                    Err(error) => Err(error),
                 }
-                Ok(_) => Ok(None),
-                Err(error) if matches!(error.code, ErrorCode::NoSuchPeer | ErrorCode::Unreachable) => Ok(None),
-                Err(error) => Err(error),
-            },
+            }
             Ready::Message(pattern) => Ok(self.watch.take_message(pattern).map(|message| {
                 let data = to_value(&*message.event);
                 let text = match &*message.event {
@@ -521,15 +533,22 @@ impl Session {
 enum Ready {
     Peers(usize),
     Peer(String),
+    Dead(String),
     Message(Regex),
     Delivered(String),
 }
 
 impl Ready {
+    /// The state in which a peer must be.
+    fn wanted(&self) -> PeerState {
+        if matches!(self, Self::Dead(_)) { PeerState::Dead } else { PeerState::Up }
+    }
+
     fn said(&self) -> String {
         match self {
             Self::Peers(count) => format!("{count} peers are up"),
             Self::Peer(peer) => format!("'{}' is up", safe(peer)),
+            Self::Dead(peer) => format!("'{}' is dead", safe(peer)),
             Self::Message(pattern) => format!("a message matches '{}'", safe(pattern.as_str())),
             Self::Delivered(id) => format!("the message {} is delivered", safe(id)),
         }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use libp2p::allow_block_list::{self, BlockedPeers};
-use libp2p::connection_limits::{self, ConnectionLimits};
 use libp2p::identity::Keypair;
+use libp2p::multiaddr::Protocol;
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{identify, mdns, ping, rendezvous};
@@ -29,12 +29,6 @@ const PING_TIMEOUT: Duration = Duration::from_secs(3);
 const LINKS_OF_A_PEER: u32 = 1_024;
 const LINKS_OF_A_SEED: u32 = 4_096;
 
-/// Links to one and the same peer: one in use, one that is being replaced, one that is half open, and room for a burst.
-const LINKS_PER_PEER: u32 = 8;
-
-/// Handshakes at the same time, so that stalled ones cannot fill the memory.
-const PENDING_INCOMING: u32 = 1_024;
-
 /// Longest life of a registration that a seed grants.
 const LONGEST_REGISTRATION: Duration = Duration::from_secs(300);
 
@@ -45,7 +39,7 @@ const REGISTRATIONS: usize = 10_000;
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
     // The limits stand first: what they deny reaches nobody else.
-    pub(crate) limits: connection_limits::Behaviour,
+    pub(crate) reputation: reputation::Behaviour,
     pub(crate) blocked: allow_block_list::Behaviour<BlockedPeers>,
     pub(crate) identify: identify::Behaviour,
     pub(crate) ping: ping::Behaviour,
@@ -53,6 +47,7 @@ pub(crate) struct Behaviour {
     pub(crate) rendezvous: rendezvous_client::Behaviour,
     pub(crate) rendezvous_server: Toggle<rendezvous::server::Behaviour>,
     pub(crate) peer_exchange: peer_exchange::Behaviour,
+    pub(crate) liveness: liveness::Behaviour,
     pub(crate) direct_message: direct_message::Behaviour,
     pub(crate) broadcast: broadcast::Behaviour,
 }
@@ -64,15 +59,31 @@ impl Behaviour {
         config: &Config,
         card: SignedCard,
         rng_seed: u64,
-    ) -> Result<Self, broadcast::SetupError> {
+    ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let local = key.public().to_peer_id();
         let seed = config.role == Role::Seed;
         let links = if seed { LINKS_OF_A_SEED } else { LINKS_OF_A_PEER };
-        let limits = ConnectionLimits::default()
-            .with_max_established(Some(links))
-            .with_max_established_incoming(Some(links * 3 / 4))
-            .with_max_established_per_peer(Some(LINKS_PER_PEER))
-            .with_max_pending_incoming(Some(PENDING_INCOMING));
+        let limits = reputation::Limits::with_places(links);
+        let mut reputation =
+            reputation::Behaviour::new(reputation::Config { limits, ..reputation::Config::default() }, rng_seed);
+        let mandatory = config.peers.iter().filter_map(|address| match address.iter().last() {
+            Some(Protocol::P2p(peer)) => Some(peer),
+            _ => None,
+        });
+        mandatory.for_each(|peer| reputation.exempt(peer));
+        let alive = liveness::Config {
+            interval: config.liveness_interval,
+            misses: config.liveness_misses,
+            ..liveness::Config::default()
+        };
+        // A probe may be a dial, and none is over before a dial may be.
+        let probe_timeout = alive.probe_timeout.max(config.dial_timeout + Duration::from_secs(1));
+        let request_timeout = alive.request_timeout.max(probe_timeout + Duration::from_secs(1));
+        let alive = liveness::Config { probe_timeout, request_timeout, ..alive };
+        let known_seeds = config.seeds.iter().filter_map(|seed| seed.peer).collect();
+        let role = if seed { liveness::Role::Seed } else { liveness::Role::Peer };
+        let mut liveness = liveness::Behaviour::new(key.clone(), role, card.card().boot, alive, rng_seed)?;
+        liveness.set_seeds(known_seeds);
         let mdns = config.mdns.then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), local)).and_then(|made| {
             made.inspect_err(|error| {
                 tracing::warn!("LAN discovery does not work here, the node goes on without it: {error}")
@@ -83,15 +94,25 @@ impl Behaviour {
             let config = rendezvous::server::Config::default()
                 .with_min_ttl(REGISTRATION_TTL.as_secs())
                 .with_max_ttl(LONGEST_REGISTRATION.as_secs())
-                .with_max_registration_per_peer(1)
+                // One namespace and room for another: the stock server counts before it replaces, so with 1 it would refuse
+                // every renewal.
+                .with_max_registration_per_peer(2)
                 .with_max_registration_total(REGISTRATIONS);
             rendezvous::server::Behaviour::new(config)
         });
         // The card's boot count is the author's epoch.
         let epoch = card.card().boot;
-        let broadcast = broadcast::Behaviour::new(key.clone(), epoch, broadcast::Config::default(), rng_seed)?;
+        let stock = broadcast::Config::default();
+        let kept = broadcast::Config {
+            retention: config.keep_broadcasts_for,
+            retained_messages: config.keep_broadcasts,
+            max_jump: stock.max_jump.max(config.keep_broadcasts as u64),
+            ..stock
+        };
+        let broadcast = broadcast::Behaviour::new(key.clone(), epoch, kept, rng_seed)?;
         Ok(Self {
-            limits: connection_limits::Behaviour::new(limits),
+            reputation,
+            liveness,
             blocked: allow_block_list::Behaviour::default(),
             identify: identify::Behaviour::new(
                 identify::Config::new(IDENTIFY_PROTOCOL.to_owned(), key.public())

@@ -5,6 +5,10 @@
 //! stand, and it was picked at random out of everybody the seeds and the LAN have named. Inbound links do not count
 //! towards the fanout and nothing is closed for being surplus. Peers remembered from an earlier start are used only
 //! when nobody fresh can be had.
+//!
+//! Whoever names others may lie. A seed fills no more than its share of the table, and the pick is first among those
+//! who named and then among whom they named, so that a thousand false names of one do not drown ten true ones of another.
+//! Of two that are picked at random the one with which things went better is dialled ("the power of two choices").
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -12,12 +16,16 @@ use std::time::{Duration, Instant};
 use libp2p::{Multiaddr, PeerId};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::seq::IteratorRandom;
+use rand::seq::{IndexedRandom as _, IteratorRandom as _};
 
 use super::backoff::Backoff;
 use crate::api::Via;
 
-/// Wait before a peer that could not be reached is dialled again for the fanout.
+mod types;
+
+pub(crate) use types::{Down, Input, Output, Source, Target};
+
+/// Wait before a peer that could not be reached is dialled again for the fanout; the cap, when a seed has called it dead.
 const RETRY: Backoff = Backoff { first: Duration::from_secs(1), cap: Duration::from_secs(60) };
 
 /// The same for a mandatory peer and for one that is wanted. The cap keeps the promise that a waiting message is tried
@@ -44,125 +52,18 @@ const DIAL_FORGOTTEN: Duration = Duration::from_secs(60);
 /// A goodbye takes back the registrations; a peer that is listed so long after it has come back.
 const LEFT_REST: Duration = Duration::from_secs(5);
 
-/// Most candidates kept; beyond, new names are not taken until old ones go.
+/// Most candidates kept, over all shares; one beyond its share takes the place of one that never answered, or is not
+/// taken.
 const MAX_CANDIDATES: usize = 10_000;
+
+/// What is thought of a peer that nothing is known of.
+const PRIOR: f64 = 0.5;
 
 /// Most addresses kept for one candidate.
 const MAX_ADDRESSES: usize = 16;
 
 /// Most peers that are wanted at once; the oldest wish goes first.
 const MAX_WANTED: usize = 1_024;
-
-/// Names one dial.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Target {
-    /// A known peer.
-    Peer(PeerId),
-    /// The mandatory address of that number, whose identity is not known yet.
-    Mandatory(usize),
-}
-
-/// What happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Input {
-    /// Somebody was named. A peer that is already known from a better source keeps it.
-    Named {
-        /// Who.
-        peer: PeerId,
-        /// Where; at most 16 are kept.
-        addresses: Vec<Multiaddr>,
-        /// By whom.
-        source: Source,
-    },
-    /// Several were named at once, which costs one look at everybody and not one each.
-    Listed {
-        /// Who and where.
-        named: Vec<(PeerId, Vec<Multiaddr>)>,
-        /// By whom.
-        source: Source,
-    },
-    /// A link stands and the hello has passed.
-    Up {
-        /// With whom.
-        peer: PeerId,
-        /// We dialled it.
-        dialled: bool,
-        /// A seed: does not count towards the fanout.
-        seed: bool,
-    },
-    /// The dial for a mandatory address led to this peer.
-    Identified {
-        /// The number of the mandatory address.
-        mandatory: usize,
-        /// Who answers there.
-        peer: PeerId,
-    },
-    /// The last link is gone.
-    Down {
-        /// With whom.
-        peer: PeerId,
-        /// Why.
-        how: Down,
-    },
-    /// A dial failed, or its connection ended before the hello. Ignored for a target that is not being dialled.
-    DialFailed(Target),
-    /// The node there does not speak our protocols.
-    Foreign(PeerId),
-    /// Somebody has something for that peer: dial it now and go on until it is up or `Unwanted`.
-    Wanted(PeerId),
-    /// Nobody has anything for that peer any more.
-    Unwanted(PeerId),
-    /// Never dial it.
-    Blocked(PeerId),
-    /// Undo `Blocked`.
-    Unblocked(PeerId),
-    /// Change how many dialled links are wanted.
-    Fanout(usize),
-}
-
-/// How the last link to a peer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Down {
-    /// It said goodbye: not dialled again unless it is wanted, mandatory, or named anew.
-    Left,
-    /// The link broke.
-    Lost,
-    /// It has restarted, and its dead links were closed: dial at once.
-    Reset,
-    /// We were told to let go of it: dialled again only when asked.
-    Dismissed,
-    /// It does not take our hello, nor will it soon: dialled again after [`REFUSED_REST`] or when asked.
-    Refused,
-}
-
-/// Who named a peer, best first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Source {
-    /// A seed's list.
-    Seed,
-    /// The LAN.
-    Mdns,
-    /// Another peer's answer, or an address given by the user.
-    Gossip,
-    /// The database of an earlier start.
-    Remembered,
-}
-
-/// What to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Output {
-    /// Dial; answered by [`Input::Up`], [`Input::Foreign`] or [`Input::DialFailed`].
-    Dial {
-        /// Whom.
-        target: Target,
-        /// Where.
-        addresses: Vec<Multiaddr>,
-        /// What `peer_up` will say.
-        via: Via,
-    },
-    /// Too few dialled links and nobody to dial, or enough again. Said at each change.
-    Hungry(bool),
-}
 
 #[derive(Debug)]
 struct Candidate {
@@ -171,6 +72,9 @@ struct Candidate {
     failures: u32,
     not_before: Instant,
     gone: Gone,
+    /// The seed that named it first; `None` for the LAN, cards, the user and the database, which share one share.
+    by: Option<PeerId>,
+    reliability: f64,
 }
 
 /// Why a candidate is not picked for the fanout.
@@ -204,6 +108,9 @@ pub(crate) struct Dialer {
     fanout: usize,
     started: Instant,
     candidates: BTreeMap<PeerId, Candidate>,
+    /// How many candidates each namer may put into the table, and has.
+    share: usize,
+    named_by: BTreeMap<Option<PeerId>, usize>,
     mandatory: Vec<Mandatory>,
     links: BTreeMap<PeerId, Link>,
     dialling: BTreeMap<Target, Dialling>,
@@ -225,8 +132,15 @@ struct Dialling {
 }
 
 impl Dialer {
-    /// A dialler that keeps `fanout` dialled links and always redials the `mandatory` addresses.
-    pub(crate) fn new(fanout: usize, mandatory: Vec<(Multiaddr, Option<PeerId>)>, rng_seed: u64, now: Instant) -> Self {
+    /// A dialler that keeps `fanout` dialled links and always redials the `mandatory` addresses. Each of the `seeds`
+    /// gets an equal share of the table, all other sources together one more.
+    pub(crate) fn new(
+        fanout: usize,
+        seeds: usize,
+        mandatory: Vec<(Multiaddr, Option<PeerId>)>,
+        rng_seed: u64,
+        now: Instant,
+    ) -> Self {
         let mandatory =
             mandatory.into_iter().map(|(address, peer)| Mandatory { address, peer, failures: 0, next: now }).collect();
         Self {
@@ -234,6 +148,8 @@ impl Dialer {
             fanout,
             started: now,
             candidates: BTreeMap::new(),
+            share: MAX_CANDIDATES / (seeds + 1),
+            named_by: BTreeMap::new(),
             mandatory,
             links: BTreeMap::new(),
             dialling: BTreeMap::new(),
@@ -252,6 +168,11 @@ impl Dialer {
         self.mandatory.iter().any(|mandatory| mandatory.peer.as_ref() == Some(peer))
     }
 
+    /// Is it being dialled, or linked already?
+    pub(crate) fn is_on_the_way(&self, peer: &PeerId) -> bool {
+        self.links.contains_key(peer) || self.dialling.contains_key(&Target::Peer(*peer))
+    }
+
     /// Dials that failed in a row.
     pub(crate) fn failures(&self, peer: &PeerId) -> u32 {
         let of_mandatory = |mandatory: &&Mandatory| mandatory.peer.as_ref() == Some(peer);
@@ -267,10 +188,46 @@ impl Dialer {
     /// Take in what happened.
     pub(crate) fn handle_input(&mut self, input: Input, now: Instant) {
         match input {
-            Input::Named { peer, addresses, source } => self.named(peer, addresses, source, now),
-            Input::Listed { named, source } => {
+            Input::Named { peer, addresses, source } => {
+                if !self.candidates.contains_key(&peer) {
+                    self.make_room(None, 1);
+                }
+                self.named(peer, addresses, source, None, now);
+            }
+            Input::Listed { by, named } => {
+                // Looked for once and not for each name: a list of thousands must not cost thousands of looks at everybody.
+                let new = named.iter().filter(|(peer, _)| !self.candidates.contains_key(peer)).count();
+                self.make_room(Some(by), new);
                 for (peer, addresses) in named {
-                    self.named(peer, addresses, source, now);
+                    self.named(peer, addresses, Source::Seed, Some(by), now);
+                }
+            }
+            Input::Try(peer) => {
+                let via = self.via(&peer);
+                self.dial_peer(peer, via, false, now);
+            }
+            Input::Reliability { peer, value } => {
+                if let Some(candidate) = self.candidates.get_mut(&peer) {
+                    candidate.reliability = value;
+                }
+                // It comes with every delivered message and makes nothing due.
+                return;
+            }
+            Input::Seed(peer) => {
+                if let Some(candidate) = self.candidates.get_mut(&peer) {
+                    candidate.gone = Gone::Dismissed;
+                }
+            }
+            Input::Unnamed { peer, by } => {
+                if let Some(candidate) = self.candidates.get_mut(&peer).filter(|found| found.by == Some(by)) {
+                    candidate.not_before = candidate.not_before.max(now + RETRY.cap);
+                }
+            }
+            Input::Forget(peers) => {
+                for peer in peers {
+                    if self.candidates.get(&peer).is_some_and(|found| found.gone == Gone::No) {
+                        self.forget(&peer);
+                    }
                 }
             }
             Input::Up { peer, dialled, seed } => self.up(peer, dialled, seed),
@@ -282,7 +239,7 @@ impl Dialer {
                 if let Some(mandatory) = self.mandatory.get_mut(mandatory) {
                     mandatory.peer = Some(peer);
                     let address = mandatory.address.clone();
-                    self.named(peer, vec![address], Source::Gossip, now);
+                    self.named(peer, vec![address], Source::Gossip, None, now);
                 }
             }
             Input::Down { peer, how } => self.down(peer, how, now),
@@ -324,7 +281,7 @@ impl Dialer {
         self.outputs.pop_front()
     }
 
-    fn named(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, source: Source, now: Instant) {
+    fn named(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, source: Source, by: Option<PeerId>, now: Instant) {
         if let Some(candidate) = self.candidates.get_mut(&peer) {
             let fresh = source != Source::Remembered;
             candidate.source = candidate.source.min(source);
@@ -347,12 +304,50 @@ impl Dialer {
                 }
             }
             candidate.addresses = merged;
-        } else if self.candidates.len() < MAX_CANDIDATES {
+        } else if self.room(by) > 0 {
             let mut addresses = addresses;
             addresses.truncate(MAX_ADDRESSES);
-            let candidate = Candidate { addresses, source, failures: 0, not_before: now, gone: Gone::No };
+            let (failures, not_before, gone, reliability) = (0, now, Gone::No, PRIOR);
+            let candidate = Candidate { addresses, source, failures, not_before, gone, by, reliability };
             self.candidates.insert(peer, candidate);
+            *self.named_by.entry(by).or_default() += 1;
         }
+    }
+
+    /// How many more that namer may name.
+    fn room(&self, by: Option<PeerId>) -> usize {
+        self.share.saturating_sub(self.named_by.get(&by).copied().unwrap_or(0))
+    }
+
+    /// Of those whom that namer has named, forget as many that never answered as `new` ones need, the worst first.
+    fn make_room(&mut self, by: Option<PeerId>, new: usize) {
+        let lacking = new.saturating_sub(self.room(by));
+        if lacking == 0 {
+            return;
+        }
+        let failing = self
+            .candidates
+            .iter()
+            .filter(|(peer, candidate)| candidate.by == by && candidate.failures > 0 && self.is_idle(peer));
+        let mut failing: Vec<(u32, PeerId)> = failing.map(|(peer, candidate)| (candidate.failures, *peer)).collect();
+        failing.sort_unstable();
+        for (_, peer) in failing.iter().rev().take(lacking) {
+            self.forget(peer);
+        }
+    }
+
+    fn forget(&mut self, peer: &PeerId) {
+        if self.is_idle(peer)
+            && let Some(candidate) = self.candidates.remove(peer)
+            && let Some(named) = self.named_by.get_mut(&candidate.by)
+        {
+            *named = named.saturating_sub(1);
+        }
+    }
+
+    /// Nobody has a use for it now.
+    fn is_idle(&self, peer: &PeerId) -> bool {
+        self.is_free(peer) && !self.wanted.contains(peer) && !self.is_mandatory(peer)
     }
 
     fn up(&mut self, peer: PeerId, dialled: bool, seed: bool) {
@@ -505,10 +500,12 @@ impl Dialer {
                 })
         };
         let mut rng = self.rng.clone();
-        let fresh = free(true).map(|(peer, _)| *peer).choose(&mut rng);
+        let namers: BTreeSet<Option<PeerId>> = free(true).map(|(_, candidate)| candidate.by).collect();
+        let namer = namers.into_iter().choose(&mut rng);
+        let fresh = namer.and_then(|by| better_of_two(free(true).filter(|(_, found)| found.by == by), &mut rng));
         let pick = fresh.or_else(|| {
             let remembered_now = now >= self.started + REMEMBERED_AFTER;
-            free(false).filter(|_| remembered_now).map(|(peer, _)| *peer).choose(&mut rng)
+            better_of_two(free(false).filter(|_| remembered_now), &mut rng)
         });
         self.rng = rng;
         pick
@@ -563,6 +560,13 @@ impl Dialer {
         self.links.values().filter(|link| link.dialled && !link.seed).count()
             + self.dialling.values().filter(|dialling| dialling.for_fanout).count()
     }
+}
+
+/// Two at random, and of these the one with which things went better.
+fn better_of_two<'a>(free: impl Iterator<Item = (&'a PeerId, &'a Candidate)>, rng: &mut StdRng) -> Option<PeerId> {
+    let free: Vec<(&PeerId, f64)> = free.map(|(peer, candidate)| (peer, candidate.reliability)).collect();
+    let (first, second) = (free.choose(rng)?, free.choose(rng)?);
+    Some(if second.1 > first.1 { *second.0 } else { *first.0 })
 }
 
 #[cfg(test)]

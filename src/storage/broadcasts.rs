@@ -8,10 +8,6 @@ use rusqlite::params;
 use super::thread::Db;
 use super::{MessageId, Storage, StorageError, digest, to_sql};
 
-/// Signed bytes kept for others: so long, and so many.
-const KEPT_MS: u64 = 24 * 3_600 * 1_000;
-const KEPT: i64 = 10_000;
-
 /// A broadcast as it goes to the disk. Times are milliseconds since the Unix epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BroadcastRow {
@@ -49,13 +45,15 @@ impl<D: Send + 'static> Storage<D> {
         self.write(move |db| db.store_broadcast(&row), then);
     }
 
-    /// Drop the signed bytes that are older than a day or beyond the newest 10,000. The history keeps the texts.
+    /// Drop the signed bytes of all but the `keep` broadcasts that came last, and of those that came before `oldest_ms`.
+    /// The history keeps the texts.
     pub(crate) fn prune_broadcasts(
         &self,
-        now_ms: u64,
+        keep: usize,
+        oldest_ms: u64,
         then: impl FnOnce(Result<(), StorageError>) -> D + Send + 'static,
     ) {
-        self.write(move |db| db.prune_broadcasts(now_ms), then);
+        self.write(move |db| db.prune_broadcasts(keep, oldest_ms), then);
     }
 }
 
@@ -72,7 +70,7 @@ impl Db {
             to_sql(row.received_at_ms),
         ])?;
         let Some(text) = &row.text else { return Ok(kept == 1) };
-        // The signed bytes are pruned after a day, the history is not: what a neighbour still has from before is no news.
+        // The signed bytes are pruned after a while, the history is not: what a neighbour still has from before is no news.
         let sql = "INSERT INTO messages
             (id, direction, kind, peer, author, recipient, name, team, text, sent_at, received_at, seq, state, expires_at,
             digest)
@@ -114,10 +112,12 @@ impl Db {
         Ok(new == 1)
     }
 
-    fn prune_broadcasts(&mut self, now_ms: u64) -> Result<(), StorageError> {
-        let sql = "DELETE FROM broadcasts WHERE received_at < ?1 OR received_at <
-            coalesce((SELECT received_at FROM broadcasts ORDER BY received_at DESC LIMIT 1 OFFSET ?2), 0)";
-        self.conn.prepare_cached(sql)?.execute(params![to_sql(now_ms.saturating_sub(KEPT_MS)), KEPT])?;
+    fn prune_broadcasts(&mut self, keep: usize, oldest_ms: u64) -> Result<(), StorageError> {
+        // Many may have come in one millisecond, so the number is counted by row.
+        let sql = "DELETE FROM broadcasts WHERE received_at < ?1 OR rowid IN
+            (SELECT rowid FROM broadcasts ORDER BY received_at DESC, rowid DESC LIMIT -1 OFFSET ?2)";
+        let keep = i64::try_from(keep).unwrap_or(i64::MAX);
+        self.conn.prepare_cached(sql)?.execute(params![to_sql(oldest_ms), keep])?;
         Ok(())
     }
 

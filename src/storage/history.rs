@@ -64,6 +64,17 @@ pub(crate) struct Counts {
 }
 
 impl<D: Send + 'static> Storage<D> {
+    /// How many bytes the file system of the database has left for this user; `None` when it does not say.
+    pub(crate) fn free_room(&self, then: impl FnOnce(Result<Option<u64>, StorageError>) -> D + Send + 'static) {
+        self.read(
+            |db| {
+                let told = db.conn.path().and_then(|path| nix::sys::statvfs::statvfs(path).ok());
+                Ok(told.map(|told| told.blocks_available().saturating_mul(told.fragment_size())))
+            },
+            then,
+        );
+    }
+
     /// Store what `peer` handed over. Gives for each message, in order, whether it is new: one that was stored before
     /// is to be acknowledged again, but not to be shown again.
     pub(crate) fn receive(

@@ -52,6 +52,8 @@ pub(crate) struct Opened {
     pub(crate) seed_pins: Vec<(String, PeerId)>,
     /// The signed bytes of broadcasts that are kept.
     pub(crate) broadcasts: Vec<Vec<u8>>,
+    /// What is thought of others, as it was saved.
+    pub(crate) standings: Vec<(PeerId, Vec<u8>)>,
     /// No broadcast was ever stored here.
     pub(crate) newcomer: bool,
     /// The peers for whom messages wait, and how many.
@@ -84,8 +86,9 @@ pub(super) fn open(path: &Path) -> Result<(Db, Opened), StorageError> {
     let waiting = db.waiting()?;
     let pending = waiting.by_peer.iter().map(|(peer, count)| (*peer, *count)).collect();
     let (broadcasts, newcomer) = db.broadcasts()?;
+    let standings = db.standings()?;
     let (peers, seed_pins) = (db.peers()?, db.seed_pins()?);
-    Ok((db, Opened { boot, damaged, peers, seed_pins, broadcasts, newcomer, pending }))
+    Ok((db, Opened { boot, damaged, peers, seed_pins, broadcasts, standings, newcomer, pending }))
 }
 
 /// What the file beside the database says about earlier starts.

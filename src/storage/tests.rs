@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::api::DeliveryState;
 
+mod broadcasts;
 mod damage;
 mod history;
 mod open;

@@ -31,6 +31,35 @@ async fn ctl_gives_one_command_to_the_running_node() -> TestResult {
 }
 
 #[tokio::test]
+async fn the_doctor_answers_with_and_without_a_node() -> TestResult {
+    let net = Net::with_seeds(1).await?;
+    let ada = net.peer("ada", &[])?;
+    ada.wait("seed", |event| event["state"] == "registered").await?;
+    let data = net.dir("ada").display().to_string();
+    let output = run(&["--data-dir", &data, "--json", "doctor"]).await?;
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let findings: Value = serde_json::from_slice(&output.stdout)?;
+    let severity = |subject: &str| {
+        let mut found = findings.as_array().into_iter().flatten().filter(|found| text(found, "subject") == subject);
+        found.next().map(|found| text(found, "severity").to_owned())
+    };
+    assert_eq!(severity("seeds").as_deref(), Some("ok"), "{findings}");
+    assert_eq!(severity("addresses").as_deref(), Some("warning"), "only loopback: {findings}");
+
+    // Without a node it looks at the folder, and leaves none behind where there is none.
+    let empty = net.folder.path().join("never used");
+    let output = run(&["--data-dir", &empty.display().to_string(), "doctor"]).await?;
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(String::from_utf8(output.stdout)?.contains("no node runs on"));
+    assert!(!empty.exists());
+    std::fs::create_dir(&empty)?;
+    std::fs::write(empty.join("identity.key"), b"no key")?;
+    let output = run(&["--data-dir", &empty.display().to_string(), "doctor"]).await?;
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stdout));
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_one_shot_message_that_is_only_queued_exits_with_status_3() -> TestResult {
     let net = Net::with_seeds(1).await?;
     let mut ada = net.peer("ada", &[])?;
@@ -190,5 +219,18 @@ async fn the_demo_plays_to_its_end_without_a_terminal() -> TestResult {
     {
         assert!(shown.contains(step), "{step} is missing in {shown}");
     }
+    // Five peers that dial one other each cannot all be linked, so somebody heard a broadcast through somebody else.
+    let relayed =
+        regex::Regex::new(r"(?m)^   (\w+) +has no link to (\w+): (\w+)'s words reached (\w+) through (\w+)$")?;
+    let words = relayed.captures(&shown).ok_or_else(|| format!("nobody heard through somebody else: {shown}"))?;
+    let [listener, speaker, again, reached, via] = words.extract().1;
+    assert_eq!((listener, speaker), (reached, again));
+    assert!(via != speaker && via != listener, "{shown}");
+    for said in ["the pump stands still", "I have a spare part", "it runs again"] {
+        assert!(shown.contains(&format!("said \"{said}\"")), "{said} is missing in {shown}");
+    }
+    let equal = regex::Regex::new(r"dan's history has the same (\d+) broadcasts as ada's, in each author's order")?;
+    let count: usize = equal.captures(&shown).ok_or_else(|| format!("no comparison: {shown}"))?[1].parse()?;
+    assert!((4..=6).contains(&count), "{shown}");
     Ok(())
 }

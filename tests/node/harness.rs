@@ -23,11 +23,17 @@ pub(crate) struct Net {
 impl Net {
     /// So many seeds, listening.
     pub(crate) async fn with_seeds(seeds: usize) -> Result<Self, ChildError> {
+        Self::with_seeds_and(seeds, &[]).await
+    }
+
+    /// The same, with further arguments for each seed.
+    pub(crate) async fn with_seeds_and(seeds: usize, args: &[&str]) -> Result<Self, ChildError> {
         let folder = tempfile::tempdir().map_err(|error| ChildError(error.to_string()))?;
         let mut net = Self { folder, seeds: Vec::new(), addresses: Vec::new() };
         for number in 0..seeds {
             let name = format!("seed{number}");
-            let seed = Child::spawn(Path::new(NODE), &name, &net.dir(&name), ["--role", "seed"])?;
+            let args = ["--role", "seed"].iter().chain(args).copied();
+            let seed = Child::spawn(Path::new(NODE), &name, &net.dir(&name), args)?;
             net.addresses.push(seed.address().await?);
             net.seeds.push(seed);
         }

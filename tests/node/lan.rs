@@ -1,21 +1,26 @@
 //! LAN discovery. mDNS never works on loopback, so two network namespaces with a veth pair between them play the LAN.
 
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::harness::{NODE, TestResult, text};
 
 /// Two namespaces joined by a cable; removed when dropped.
-struct Lan {
+pub(crate) struct Lan {
     names: [String; 2],
+    /// The end of the cable in the first one.
+    device: String,
 }
 
 impl Lan {
     /// `None` where this user may not make namespaces.
-    fn new() -> Option<Self> {
+    pub(crate) fn new() -> Option<Self> {
         let id = std::process::id();
-        let lan = Self { names: [format!("althing-a-{id}"), format!("althing-b-{id}")] };
-        let [a, b] = &lan.names;
         let (veth_a, veth_b) = (format!("va{id}"), format!("vb{id}"));
+        let names = [format!("althing-a-{id}"), format!("althing-b-{id}")];
+        let lan = Self { names, device: veth_a.clone() };
+        let [a, b] = &lan.names;
         let done = ip(&["netns", "add", a])
             && ip(&["netns", "add", b])
             && ip(&["link", "add", &veth_a, "netns", a, "type", "veth", "peer", "name", &veth_b, "netns", b])
@@ -26,6 +31,36 @@ impl Lan {
                     && ip(&["-n", ns, "route", "add", "224.0.0.0/4", "dev", device])
             });
         done.then_some(lan)
+    }
+
+    /// The address of that side, 0 or 1.
+    pub(crate) fn ip(&self, side: usize) -> &'static str {
+        ["10.77.0.1", "10.77.0.2"][side]
+    }
+
+    /// What a node on that side listens on.
+    pub(crate) fn listen(&self, side: usize) -> String {
+        format!("/ip4/{}/tcp/0", self.ip(side))
+    }
+
+    /// A program that is the node, inside the namespace of that side; it is written into this folder.
+    pub(crate) fn node(&self, side: usize, folder: &Path) -> std::io::Result<PathBuf> {
+        let program = folder.join(format!("node-{}", self.names[side]));
+        if !program.exists() {
+            std::fs::write(&program, format!("#!/bin/sh\nexec ip netns exec {} {NODE} \"$@\"\n", self.names[side]))?;
+            std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755))?;
+        }
+        Ok(program)
+    }
+
+    /// Cut the cable: nothing passes any more, and nobody is told.
+    pub(crate) fn cut(&self) -> bool {
+        ip(&["-n", &self.names[0], "link", "set", &self.device, "down"])
+    }
+
+    /// Join it again.
+    pub(crate) fn join(&self) -> bool {
+        ip(&["-n", &self.names[0], "link", "set", &self.device, "up"])
     }
 }
 
@@ -42,12 +77,7 @@ fn ip(args: &[&str]) -> bool {
 }
 
 /// A node inside a namespace, with its prompt on pipes.
-fn node(
-    namespace: &str,
-    folder: &std::path::Path,
-    name: &str,
-    commands: &[&str],
-) -> std::io::Result<std::process::Child> {
+fn node(namespace: &str, folder: &Path, name: &str, commands: &[&str]) -> std::io::Result<std::process::Child> {
     let mut command = Command::new("ip");
     command.args(["netns", "exec", namespace, NODE, "--json", "--name", name, "--data-dir"]).arg(folder.join(name));
     for line in commands {

@@ -42,10 +42,15 @@ struct Terminal {
 
 impl Terminal {
     fn start(name: &str, dir: &Path, seeds: &[String], env: &[(&str, &str)]) -> Fallible<Self> {
+        let mut args: Vec<&str> = vec!["--mdns", "off", "--listen", "/ip4/127.0.0.1/tcp/0", "--name", name];
+        args.extend(seeds.iter().flat_map(|seed| ["--seed", seed.as_str()]));
+        Self::start_with(dir, &args, env)
+    }
+
+    /// The program with these arguments, and with `--data-dir` for `dir`.
+    fn start_with(dir: &Path, args: &[&str], env: &[(&str, &str)]) -> Fallible<Self> {
         let mut command = Command::new("sh");
-        command.args(["-c", "stty rows 24 cols 100 && exec \"$0\" \"$@\"", NODE]);
-        command.args(["--mdns", "off", "--listen", "/ip4/127.0.0.1/tcp/0", "--name", name, "--data-dir"]).arg(dir);
-        command.args(seeds.iter().flat_map(|seed| ["--seed", seed.as_str()]));
+        command.args(["-c", "stty rows 24 cols 100 && exec \"$0\" \"$@\"", NODE]).args(args).arg("--data-dir").arg(dir);
         command.env("TERM", "xterm-256color").env_remove("NO_COLOR").envs(env.iter().copied());
         let process = PtyProcess::new(command)?;
         let input = process.get_file_handle()?;
@@ -386,6 +391,15 @@ async fn without_colours_no_line_holds_one() -> TestResult {
     ada.see("hello")?;
     ada.line("ada (1)> ")?;
     assert!(!coloured(&ada.raw())?);
+    let seed = net.addresses.first().ok_or("no seed")?;
+    let flags = ["--no-color", "--mdns", "off", "--host", "127.0.0.1", "--name", "cleo", "--seed", seed];
+    let cleo = Terminal::start_with(&net.dir("cleo"), &flags, &[])?;
+    cleo.line("cleo> ")?;
+    cleo.see("+ bob")?;
+    bob.ask("wait peer cleo").await?;
+    bob.ask("msg cleo hello").await?;
+    cleo.line("cleo (1)> ")?;
+    assert!(!coloured(&cleo.raw())?);
     let eve = Terminal::start("eve", &net.dir("eve"), &net.addresses, &[])?;
     eve.line("eve> ")?;
     eve.see("+ bob")?;
@@ -413,7 +427,8 @@ async fn the_menu_by_its_choices() -> TestResult {
     ada.see("by the way")?;
     ada.type_in("a friendly word\r")?;
     bob.wait("message", |event| event["text"] == "a friendly word").await?;
-    ada.line("ada menu (1)> ")?;
+    // Whoever is answered has been read.
+    ada.line("ada menu> ")?;
     ada.type_in("1\r")?;
     ada.see("Whom do you want to talk to?")?;
     ada.type_in("bo\t\r")?;
@@ -429,6 +444,94 @@ async fn the_menu_by_its_choices() -> TestResult {
     ada.line("ada menu> ")?;
     ada.type_in("0\r")?;
     assert_eq!(ada.status()?, 0);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_menu_connects_speaks_to_everybody_and_shows_what_was_said() -> TestResult {
+    let net = Net::with_seeds(0).await?;
+    let mut ada = Terminal::start("ada", &net.dir("ada"), &[], &[])?;
+    ada.line("ada> ")?;
+    let mut bob = net.peer("bob", &[])?;
+    let address = bob.address().await?;
+    let port = address.split('/').nth(4).ok_or("no port")?;
+    ada.type_in("menu\r3\r")?;
+    ada.see("Which address (host:port or a multiaddr)?")?;
+    ada.line("ada menu> ")?;
+    // Nobody listens there: an error, and the menu again.
+    ada.type_in("127.0.0.1:1\r")?;
+    ada.see("error: ")?;
+    ada.type_in("3\r")?;
+    ada.type_in(&format!("127.0.0.1 {port}\r"))?;
+    ada.see("+ bob")?;
+    bob.wait("peer_up", |event| event["name"] == "ada").await?;
+    ada.line("ada menu> ")?;
+    ada.type_in("4\r")?;
+    ada.see("What do you want to say to everybody?")?;
+    ada.line("ada menu> ")?;
+    ada.type_in("  the \"pump\" runs\r")?;
+    let heard = bob.wait("message", |event| event["kind"] == "broadcast").await?;
+    assert_eq!(heard["text"], "  the \"pump\" runs");
+    ada.line("ada menu> ")?;
+    // What comes to this person and what everybody was told are counted apart; only the one rings.
+    bob.ask("broadcast good to hear").await?;
+    ada.see("good to hear")?;
+    ada.line("ada menu (1 to all)> ")?;
+    assert_eq!(lock(&ada.shown.0).raw.iter().filter(|byte| **byte == 7).count(), 0);
+    bob.ask("msg ada thank you").await?;
+    ada.line("ada menu (1, 1 to all)> ")?;
+    ada.until("a bell", |shown| shown.raw.contains(&7))?;
+    ada.type_in("7\r")?;
+    ada.see("Whose messages? A nickname, or `all`:")?;
+    ada.line("ada menu (1, 1 to all)> ")?;
+    ada.type_in("all\r")?;
+    ada.line("ada menu> ")?;
+    let contents = ada.contents();
+    for said in ["the \"pump\" runs", "good to hear", "thank you"] {
+        assert!(contents.contains(said), "{said}: {contents}");
+    }
+    bob.ask("broadcast one more").await?;
+    ada.line("ada menu (1 to all)> ")?;
+    ada.type_in("4\rheard\r")?;
+    bob.wait("message", |event| event["text"] == "heard").await?;
+    ada.line("ada menu> ")?;
+    ada.type_in("6\r1\r")?;
+    bob.wait("peer_left", |event| event["name"] == "ada").await?;
+    ada.see("- the link to bob is closed")?;
+    ada.line("ada menu> ")?;
+    ada.type_in("3\rall\r")?;
+    ada.see("bob: connected")?;
+    ada.line("ada menu> ")?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_thousand_lines_are_remembered() -> TestResult {
+    let net = Net::with_seeds(0).await?;
+    let file = net.dir("ada").join("prompt_history");
+    std::fs::create_dir_all(net.dir("ada"))?;
+    let written: String = (0..1_500).map(|number| format!("echo old {number}\n")).collect();
+    std::fs::write(&file, format!("#V2\n{written}"))?;
+    let mut ada = Terminal::start("ada", &net.dir("ada"), &[], &[])?;
+    ada.line("ada> ")?;
+    ada.type_in("echo new\r")?;
+    ada.see("\nnew")?;
+    ada.line("ada> ")?;
+    // Alt-< is the oldest line that is remembered.
+    ada.type_in("\x1b<")?;
+    ada.line("ada> echo old 501")?;
+    ada.type_in(CTRL_C)?;
+    ada.line("ada> ")?;
+    ada.type_in(CTRL_D)?;
+    assert_eq!(ada.status()?, 0);
+    let mut ada = Terminal::start("ada", &net.dir("ada"), &[], &[])?;
+    ada.line("ada> ")?;
+    ada.type_in(UP)?;
+    ada.line("ada> echo new")?;
+    ada.type_in("\x1b<")?;
+    ada.line("ada> echo old 501")?;
+    let kept = std::fs::read_to_string(&file)?;
+    assert!(kept.lines().count() <= 1_502, "{}", kept.lines().count());
     Ok(())
 }
 

@@ -40,6 +40,9 @@ transcripts! {
     settings: "settings.md",
     json: "json.md",
     help: "help.md",
+    broadcast: "broadcast.md",
+    gossip: "gossip.md",
+    alive: "alive.md",
 }
 
 #[test]

@@ -27,6 +27,7 @@ use crate::log::{self, Stats, Verdict};
 use crate::protocol::{
     Answer, FaultKind, MAX_ANSWER_BYTES, MAX_FRAME_BYTES, MAX_QUESTION_BYTES, PROTOCOL, Question, StreamId, TOPIC,
 };
+use crate::score;
 use crate::sync::{InboundNumber, Input, Output, QuestionNumber, Sync};
 
 /// Streams of the sync protocol on one connection, both directions together; a further one is closed at once.
@@ -38,6 +39,11 @@ const MAX_WAITING: usize = 1_024;
 
 /// How often the waiting ones are tried again; a new subscriber is a reason to try at once.
 const PUBLISH_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long a broadcast may wait for a slow link before gossipsub gives it up. By default it gives up after one second what
+/// it only hands on, and a busy machine then loses what the neighbour has to fetch. Relation: not above
+/// [`Config::request_timeout`], and short enough that a link that stands still holds some seconds of traffic only.
+const QUEUE_PATIENCE: Duration = Duration::from_secs(5);
 
 type Gossip = gossipsub::Behaviour<IdentityTransform, WhitelistSubscriptionFilter>;
 type Exchange = request_response::cbor::Behaviour<Question, Answer>;
@@ -118,6 +124,8 @@ impl Behaviour {
             .validation_mode(ValidationMode::Anonymous)
             .validate_messages()
             .max_transmit_size(MAX_FRAME_BYTES)
+            .publish_queue_duration(QUEUE_PATIENCE)
+            .forward_queue_duration(QUEUE_PATIENCE)
             .message_id_fn(|message| gossipsub::MessageId::new(&hash(&message.data)))
             .build()
             .map_err(|error| SetupError(error.to_string()))?;
@@ -125,6 +133,7 @@ impl Behaviour {
         let filter = WhitelistSubscriptionFilter(HashSet::from([topic.hash()]));
         let mut gossip = Gossip::new_with_subscription_filter(MessageAuthenticity::Anonymous, gossip_config, filter)
             .map_err(|error| SetupError(error.to_owned()))?;
+        gossip.with_peer_score(score::params(topic.hash()), score::thresholds()).map_err(SetupError)?;
         gossip.subscribe(&topic).map_err(|error| SetupError(error.to_string()))?;
 
         let codec = request_response::cbor::codec::Codec::default()
@@ -146,6 +155,11 @@ impl Behaviour {
             events: VecDeque::new(),
             timer: None,
         })
+    }
+
+    /// What the host thinks of a peer with a link: 0 for nothing bad, and the further below, the less it is listened to.
+    pub fn set_score(&mut self, peer: PeerId, score: f64) {
+        self.inner.gossip.set_application_score(&peer, score);
     }
 
     /// At start, before the first link: what is on the own disk and still in retention, in any order, own broadcasts

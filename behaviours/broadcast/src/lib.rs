@@ -5,6 +5,7 @@ pub mod config;
 pub mod envelope;
 pub mod log;
 pub mod protocol;
+mod score;
 pub mod sync;
 
 pub use behaviour::{Behaviour, Event, SetupError};

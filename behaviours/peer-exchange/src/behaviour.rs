@@ -80,6 +80,12 @@ impl Behaviour {
         self.exchange.lookup(subject, now())
     }
 
+    /// Ask one neighbour, picked at random, for the cards of a few whom it knows. [`Event::Found`] with this id follows
+    /// exactly once; `None`, and nothing follows, when nobody can be asked now.
+    pub fn sample(&mut self) -> Option<LookupId> {
+        self.exchange.sample(now())
+    }
+
     /// Answer [`Event::Asked`] with what the own directory knows. Cards that do not fit the question are left out; the
     /// own card is added where it fits. Without any card the question is handed on to other neighbours. Does nothing
     /// when the question is over.

@@ -196,6 +196,40 @@ impl Exchange {
         id
     }
 
+    /// Ask one neighbour, picked at random, whom it knows; `None` when there is none. `Found` follows as for
+    /// [`Exchange::lookup`].
+    pub fn sample(&mut self, now: Instant) -> Option<LookupId> {
+        if self.neighbours.is_empty() || self.tasks.len() >= self.config.max_pending {
+            return None;
+        }
+        let picked = self.rng.random_range(0..self.neighbours.len());
+        let (peer, neighbour) = self.neighbours.iter_mut().nth(picked)?;
+        if !neighbour.ours.take(1.0, now) {
+            return None;
+        }
+        let (to, number, id) = (*peer, self.serial + 1, self.serial + 2);
+        self.serial = id;
+        let query = self.rng.random();
+        let (origin, subject) = (Origin::Here, Subject::Anybody);
+        let deadline = now + self.config.lookup_timeout;
+        let task = Task {
+            origin,
+            subject: subject.clone(),
+            query,
+            hops: 0,
+            deadline,
+            waiting: BTreeSet::from([id]),
+            found: BTreeMap::new(),
+        };
+        self.tasks.insert(number, task);
+        self.asked.insert(id, Asked { to, task: number });
+        while self.asked.len() > MAX_ASKED {
+            self.asked.pop_first();
+        }
+        self.outputs.push_back(Output::Send { to, frame: Frame::Ask { id, query, subject, hops: 0 } });
+        Some(LookupId(number))
+    }
+
     /// Take in what happened; drain [`Exchange::poll_output`] and read [`Exchange::poll_timeout`] afterwards.
     pub fn handle_input(&mut self, input: Input, now: Instant) {
         match input {
@@ -266,7 +300,8 @@ impl Exchange {
             return;
         }
         self.remember(query, now);
-        let hops = hops.min(self.config.max_hops);
+        // Whom others know is asked of them directly: a question that everybody hands on would cost the whole network.
+        let hops = if subject == Subject::Anybody { 0 } else { hops.min(self.config.max_hops) };
         let origin = Origin::There { peer: from, id, handed_on: false };
         let deadline = now + self.share(hops);
         let (waiting, found) = (BTreeSet::new(), BTreeMap::new());
@@ -419,6 +454,7 @@ impl Task {
         match &self.subject {
             Subject::Name(name) => card.card().name == *name,
             Subject::Peer(peer) => card.peer() == *peer,
+            Subject::Anybody => true,
         }
     }
 

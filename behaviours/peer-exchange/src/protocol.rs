@@ -30,6 +30,8 @@ pub enum Subject {
     Name(String),
     /// That peer.
     Peer(PeerId),
+    /// Anybody: a few of those whom the one that is asked knows, which it picks. Never handed on.
+    Anybody,
 }
 
 /// Why a hello is not taken.
@@ -91,6 +93,7 @@ impl Frame {
                 let subject = match subject {
                     Subject::Name(name) => WireSubject::Name(name),
                     Subject::Peer(peer) => WireSubject::Peer(Bytes::from(peer.to_bytes())),
+                    Subject::Anybody => WireSubject::Anybody,
                 };
                 Wire::Ask { id, query: ByteArray::new(query), subject, hops }
             }
@@ -115,6 +118,7 @@ impl Frame {
                     WireSubject::Name(name) if check_name(&name).is_ok() => Some(Subject::Name(name)),
                     WireSubject::Name(_) => None,
                     WireSubject::Peer(peer) => PeerId::from_bytes(&peer).ok().map(Subject::Peer),
+                    WireSubject::Anybody => Some(Subject::Anybody),
                 };
                 let subject = subject.ok_or(FaultKind::MalformedFrame)?;
                 Self::Ask { id, query: query.into_array(), subject, hops }
@@ -182,4 +186,5 @@ enum Wire {
 enum WireSubject {
     Name(String),
     Peer(Bytes),
+    Anybody,
 }

@@ -176,7 +176,7 @@ mod tests {
             ("config set t", &["team"]),
             ("help conf", &["config"]),
             ("help comp", &["compat"]),
-            ("wait ", &["delivered", "message", "peer"]),
+            ("wait ", &["dead", "delivered", "message", "peer"]),
             ("wait peer e", &["eve"]),
             ("nonsense ", &[]),
             ("status ", &[]),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::api::{Event, MessageKind, PeerInfo};
+use crate::api::{Command, Event, MessageKind, PeerInfo};
 use crate::frontend::render::safe::safe;
 
 /// How many peers are remembered for completion and the unread count; later ones are not.
@@ -48,14 +48,21 @@ struct State {
     /// The reading of the demanded line has begun.
     begun: bool,
     line: String,
-    /// The unread messages that the prompt on the screen counts.
-    drawn: usize,
+    /// What the prompt on the screen counts.
+    drawn: Unread,
 }
 
 #[derive(Debug, Default)]
 struct Person {
     name: String,
-    unread: usize,
+    unread: Unread,
+}
+
+/// Messages that nobody has looked at. What is addressed to us is worth another look than what everybody was told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Unread {
+    direct: usize,
+    to_all: usize,
 }
 
 impl Shared {
@@ -78,31 +85,45 @@ impl Shared {
         }
     }
 
-    /// Take an event in. True when it is a direct message that nobody is looking at.
-    pub(super) fn see(&self, event: &Event) -> bool {
+    /// Take an event in. Gives what kind of message it is, if it is one that nobody is looking at.
+    pub(super) fn see(&self, event: &Event) -> Option<MessageKind> {
         let mut state = self.lock();
         match event {
             Event::PeerUp { peer, name, .. } => state.learn(peer, name),
-            Event::Message { kind: MessageKind::Direct, from, name, .. } => {
+            Event::Message { kind, from, name, .. } => {
                 state.learn(from, name);
                 if state.chat.as_deref() != Some(from) {
-                    if let Some(person) = state.people.get_mut(from) {
-                        person.unread = person.unread.saturating_add(1);
+                    if let Some(Person { unread, .. }) = state.people.get_mut(from) {
+                        let count = match kind {
+                            MessageKind::Direct => &mut unread.direct,
+                            MessageKind::Broadcast => &mut unread.to_all,
+                        };
+                        *count = count.saturating_add(1);
                     }
-                    return true;
+                    return Some(*kind);
                 }
             }
             _ => {}
         }
-        false
+        None
     }
 
-    /// Messages of that peer are read: a nickname, a PeerId, or the beginning of one; `None` is everybody.
-    pub(super) fn read(&self, peer: Option<&str>) {
+    /// What this command of ours shows or answers has been read: the messages of whoever is written to, everything of
+    /// whoever's history is shown, what everybody was told once we speak to everybody.
+    pub(super) fn read_by(&self, command: &Command) {
+        match command {
+            Command::SendMessage { to, .. } => self.each(Some(to), |unread| unread.direct = 0),
+            Command::Broadcast { .. } => self.each(None, |unread| unread.to_all = 0),
+            Command::History(query) => self.each(query.peer.as_deref(), |unread| *unread = Unread::default()),
+            _ => {}
+        }
+    }
+
+    /// That peer, by nickname, PeerId, or the beginning of one; `None` is everybody.
+    fn each(&self, peer: Option<&str>, change: impl Fn(&mut Unread)) {
         for (id, person) in &mut self.lock().people {
-            let meant = peer.is_none_or(|peer| person.name.eq_ignore_ascii_case(peer) || id.starts_with(peer));
-            if meant {
-                person.unread = 0;
+            if peer.is_none_or(|peer| person.name.eq_ignore_ascii_case(peer) || id.starts_with(peer)) {
+                change(&mut person.unread);
             }
         }
     }
@@ -116,7 +137,7 @@ impl Shared {
         state.chat = chat.map(str::to_owned);
         state.scene = scene;
         if let Some(person) = chat.and_then(|chat| state.people.get_mut(chat)) {
-            person.unread = 0;
+            person.unread = Unread::default();
         }
     }
 
@@ -126,7 +147,12 @@ impl Shared {
         let own = shown(&state.own);
         let unread = state.unread();
         state.drawn = unread;
-        let count = if unread > 0 { format!(" ({unread})") } else { String::new() };
+        let count = match unread {
+            Unread { direct: 0, to_all: 0 } => String::new(),
+            Unread { direct, to_all: 0 } => format!(" ({direct})"),
+            Unread { direct: 0, to_all } => format!(" ({to_all} to all)"),
+            Unread { direct, to_all } => format!(" ({direct}, {to_all} to all)"),
+        };
         let whom = match (&state.chat, state.scene) {
             (Some(chat), _) => {
                 let name = state.people.get(chat).map_or("", |person| &person.name);
@@ -196,8 +222,11 @@ impl Shared {
 }
 
 impl State {
-    fn unread(&self) -> usize {
-        self.people.values().fold(0, |sum, person| sum.saturating_add(person.unread))
+    fn unread(&self) -> Unread {
+        self.people.values().fold(Unread::default(), |sum, person| Unread {
+            direct: sum.direct.saturating_add(person.unread.direct),
+            to_all: sum.to_all.saturating_add(person.unread.to_all),
+        })
     }
 
     fn learn(&mut self, peer: &str, name: &str) {
@@ -206,7 +235,7 @@ impl State {
                 name.clone_into(&mut person.name);
             }
         } else if self.people.len() < MAX_PEOPLE {
-            self.people.insert(peer.to_owned(), Person { name: name.to_owned(), unread: 0 });
+            self.people.insert(peer.to_owned(), Person { name: name.to_owned(), unread: Unread::default() });
         }
     }
 
@@ -250,17 +279,17 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::api::Via;
+    use crate::api::{HistoryQuery, Via};
 
     fn up(peer: &str, name: &str) -> Event {
         let (peer, name) = (peer.to_owned(), name.to_owned());
         Event::PeerUp { peer, name, team: String::new(), address: String::new(), via: Via::Dial }
     }
 
-    fn message(from: &str, name: &str) -> Event {
+    fn message(kind: MessageKind, from: &str, name: &str) -> Event {
         Event::Message {
             id: String::new(),
-            kind: MessageKind::Direct,
+            kind,
             from: from.to_owned(),
             name: name.to_owned(),
             team: String::new(),
@@ -271,25 +300,55 @@ mod tests {
         }
     }
 
+    fn direct(from: &str, name: &str) -> Event {
+        message(MessageKind::Direct, from, name)
+    }
+
+    fn history(peer: Option<&str>) -> Command {
+        Command::History(HistoryQuery { peer: peer.map(str::to_owned), ..HistoryQuery::default() })
+    }
+
     #[test]
     fn the_prompt_counts_what_nobody_looked_at() {
         let shared = Shared::default();
         shared.set(Some("ada".to_owned()), None, Scene::Command);
-        assert!(!shared.see(&up("12D3bob", "bob")));
+        assert_eq!(shared.see(&up("12D3bob", "bob")), None);
         assert_eq!(shared.prompt().0, "ada> ");
-        assert!(shared.see(&message("12D3bob", "bob")));
-        assert!(shared.see(&message("12D3eve", "eve")));
+        assert_eq!(shared.see(&direct("12D3bob", "bob")), Some(MessageKind::Direct));
+        assert_eq!(shared.see(&direct("12D3eve", "eve")), Some(MessageKind::Direct));
         assert_eq!(shared.prompt().0, "ada (2)> ");
         shared.set(None, Some("12D3bob"), Scene::Chat);
         assert_eq!(shared.prompt().0, "ada → bob (1)> ");
-        assert!(!shared.see(&message("12D3bob", "bob")));
-        shared.read(Some("EVE"));
+        assert_eq!(shared.see(&direct("12D3bob", "bob")), None);
+        shared.read_by(&Command::SendMessage { to: "EVE".to_owned(), text: "yes".to_owned() });
         assert_eq!(shared.prompt().0, "ada → bob> ");
         shared.set(None, None, Scene::Answer);
-        assert!(shared.see(&message("12D3bob", "bob")));
+        assert_eq!(shared.see(&direct("12D3bob", "bob")), Some(MessageKind::Direct));
         assert_eq!(shared.prompt().0, "ada menu (1)> ");
-        shared.read(None);
+        shared.read_by(&history(None));
         assert_eq!(shared.prompt().0, "ada menu> ");
+    }
+
+    #[test]
+    fn what_everybody_was_told_is_counted_for_itself() {
+        let shared = Shared::default();
+        shared.set(Some("ada".to_owned()), None, Scene::Command);
+        let to_all = |from, name| shared.see(&message(MessageKind::Broadcast, from, name));
+        assert_eq!(to_all("12D3bob", "bob"), Some(MessageKind::Broadcast));
+        assert_eq!(to_all("12D3eve", "eve"), Some(MessageKind::Broadcast));
+        assert_eq!(shared.prompt().0, "ada (2 to all)> ");
+        shared.see(&direct("12D3bob", "bob"));
+        assert_eq!(shared.prompt().0, "ada (1, 2 to all)> ");
+        // An answer to one says nothing of what the others told everybody, and the reverse.
+        shared.read_by(&Command::SendMessage { to: "bob".to_owned(), text: "yes".to_owned() });
+        assert_eq!(shared.prompt().0, "ada (2 to all)> ");
+        shared.read_by(&history(Some("eve")));
+        assert_eq!(shared.prompt().0, "ada (1 to all)> ");
+        shared.see(&direct("12D3eve", "eve"));
+        shared.read_by(&Command::Broadcast { text: "so it is".to_owned() });
+        assert_eq!(shared.prompt().0, "ada (1)> ");
+        shared.read_by(&Command::Status);
+        assert_eq!(shared.prompt().0, "ada (1)> ");
     }
 
     #[test]
@@ -301,7 +360,7 @@ mod tests {
             shared.see(&up(peer, name));
         }
         assert_eq!(shared.offers().1, ["bob", "id2", "id3", "id4", "id5", "id6"]);
-        shared.see(&message("id5", "x\u{1b}[2J"));
+        shared.see(&direct("id5", "x\u{1b}[2J"));
         shared.set(Some("\u{1b}[31m".to_owned()), Some("id5"), Scene::Chat);
         assert_eq!(shared.prompt().0, "\\u{1b}[31m → x\\u{1b}[2J> ");
     }

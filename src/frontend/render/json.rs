@@ -50,6 +50,11 @@ pub(crate) fn reply_line<T: Serialize>(
     out
 }
 
+/// Plain data by itself, for a command that prints nothing else.
+pub(crate) fn data<T: Serialize>(data: &T) -> String {
+    to_json(data)
+}
+
 /// `{"v":1,"n":7,"ts":"2026-11-21T02:53:54.123Z",`
 fn head(n: u64, at: Timestamp) -> String {
     format!("{{\"v\":{VERSION},\"n\":{n},\"ts\":\"{at:.3}\",")

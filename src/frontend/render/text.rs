@@ -11,6 +11,7 @@ use crate::api::{
 
 mod lists;
 pub(crate) mod names;
+mod standing;
 #[cfg(test)]
 mod tests;
 
@@ -79,6 +80,18 @@ impl Text {
                 let line = format!("- lost the link to {}{}", self.names.named(peer, name), because(Some(reason)));
                 Some(self.paint(colour::YELLOW, &line))
             }
+            Event::PeerSuspect { peer, name, reason } => {
+                let line = format!("? {} may be dead{}", self.names.named(peer, name), because(Some(reason)));
+                Some(self.paint(colour::YELLOW, &line))
+            }
+            Event::PeerAlive { peer, name } => {
+                Some(self.paint(colour::DIM, &format!("+ {} is alive after all", self.names.named(peer, name))))
+            }
+            Event::PeerDead { peer, name, reason, .. } => {
+                let line = format!("✗ {} is dead{}", self.names.named(peer, name), because(Some(reason)));
+                Some(self.paint(colour::RED, &line))
+            }
+            Event::Probe { .. } => None,
             Event::Message { kind, from, name, team, text, sent_at, .. } => {
                 let time = self.time(stamped.at, "%H:%M:%S");
                 let age = stamped.at.duration_since(*sent_at);
@@ -118,6 +131,14 @@ impl Text {
     pub(crate) fn reply_at(&mut self, command: &str, reply: &Reply, now: Timestamp) -> Option<String> {
         match reply {
             Reply::Done {} | Reply::Started { .. } => None,
+            Reply::Said { neighbours, .. } => Some(self.paint(
+                colour::DIM,
+                &match neighbours {
+                    0 => "(nobody is linked now: it goes out with the first link)".to_owned(),
+                    1 => "(on its way through 1 neighbour)".to_owned(),
+                    more => format!("(on its way through {more} neighbours)"),
+                },
+            )),
             Reply::Peers(peers) => {
                 peers.iter().for_each(|peer| self.learn_peer(peer));
                 Some(self.peers(command, peers, now))
@@ -136,6 +157,20 @@ impl Text {
                 Some(self.outbox(rows, now))
             }
             Reply::Delivery { id, state } => Some(format!("{} is {}", safe(id), delivery_word(*state))),
+            Reply::Ping(ping) => {
+                self.names.learn(&ping.peer, &ping.name);
+                Some(self.ping(ping))
+            }
+            Reply::Liveness(rows) => {
+                rows.iter().for_each(|row| self.names.learn_if_new(&row.peer, &row.name));
+                Some(self.liveness(rows, now))
+            }
+            Reply::Why(why) => {
+                self.names.learn(&why.peer, &why.name);
+                Some(self.why(why, now))
+            }
+            Reply::Doctor(findings) => Some(self.doctor(findings)),
+            Reply::Exchange(exchange) => Some(standing::exchange(exchange)),
             Reply::Seeds(seeds) => Some(self.seeds(seeds, now)),
             Reply::Status(status) => {
                 self.names.learn(&status.peer_id, &status.name);
@@ -167,11 +202,15 @@ impl Text {
                 self.names.learn(peer, name);
                 self.names.set_up(peer, false);
             }
+            Event::PeerSuspect { peer, name, .. }
+            | Event::PeerAlive { peer, name }
+            | Event::PeerDead { peer, name, .. } => self.names.learn(peer, name),
             Event::Listening { .. }
             | Event::Seed { .. }
             | Event::Delivery { .. }
             | Event::Gossip { .. }
             | Event::Gap { .. }
+            | Event::Probe { .. }
             | Event::Lagged { .. }
             | Event::Error { .. }
             | Event::Bye { .. } => {}
@@ -241,7 +280,12 @@ impl Text {
         let team = label(&row.team);
         if incoming {
             let who = self.paint(colour::NAME, &self.names.named(&row.from, &row.name));
-            return format!("[{time}] <- {who} (team {team}): {text}");
+            let to = if row.kind == MessageKind::Broadcast { " to all" } else { "" };
+            return format!("[{time}] <- {who} (team {team}){to}: {text}");
+        }
+        if row.kind == MessageKind::Broadcast {
+            // It has no receipts, so there is no state to tell.
+            return format!("[{time}] -> all: {text}");
         }
         let who = self.paint(colour::NAME, &self.names.of(&row.to));
         let state = format!("{}{}", delivery_word(row.state), because(reason));

@@ -40,6 +40,8 @@ impl Watch {
                         }
                         Event::Delivery { .. }
                         | Event::PeerUp { .. }
+                        | Event::PeerAlive { .. }
+                        | Event::PeerDead { .. }
                         | Event::PeerLeft { .. }
                         | Event::PeerLost { .. } => {}
                         _ => continue,

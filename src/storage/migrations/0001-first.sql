@@ -20,6 +20,14 @@ CREATE TABLE peers (
 ) STRICT;
 CREATE INDEX peers_by_last_seen ON peers (last_seen);
 
+-- What is thought of others: bytes of the reputation crate.
+CREATE TABLE standings (
+    peer_id  TEXT PRIMARY KEY,
+    standing BLOB NOT NULL,
+    saved_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX standings_by_age ON standings (saved_at);
+
 -- The identity learnt from a seed that was configured without one.
 CREATE TABLE seed_pins (
     address TEXT PRIMARY KEY,
@@ -70,7 +78,7 @@ CREATE TABLE outbox (
 CREATE UNIQUE INDEX outbox_by_peer ON outbox (peer, seq);
 CREATE INDEX outbox_by_expiry ON outbox (expires_at);
 
--- The signed bytes of broadcasts, for neighbours that were away. Pruned after a day; the texts stay in the history.
+-- The signed bytes of broadcasts, for neighbours that were away. Pruned after a while; the texts stay in the history.
 CREATE TABLE broadcasts (
     author      TEXT NOT NULL,
     epoch       INTEGER NOT NULL,

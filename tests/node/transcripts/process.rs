@@ -143,6 +143,10 @@ impl Printed {
                 let line = String::from_utf8_lossy(&bytes);
                 let line = format!("{mark}{}", line.strip_suffix('\n').unwrap_or(&line));
                 bytes.clear();
+                // Neighbours are probed when their turn has come, which may be at any line.
+                if line.contains("\"type\":\"probe\"") {
+                    continue;
+                }
                 printed.lock().lines.push(line);
                 printed.changed.notify_all();
             }

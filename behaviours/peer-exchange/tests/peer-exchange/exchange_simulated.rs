@@ -69,6 +69,7 @@ impl World {
                     let fits = |card: &SignedCard| match &subject {
                         Subject::Name(name) => card.card().name == *name,
                         Subject::Peer(peer) => card.peer() == *peer,
+                        Subject::Anybody => true,
                     };
                     let cards = known.filter(fits).collect();
                     self.nodes[node].handle_input(Input::Known { token, cards }, self.network.now());

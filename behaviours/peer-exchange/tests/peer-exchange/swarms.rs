@@ -225,6 +225,25 @@ async fn a_name_is_found_two_hops_away() {
 }
 
 #[tokio::test]
+async fn a_neighbour_says_whom_it_knows_and_asks_nobody_else() {
+    let (mut a, mut b, mut c) = (Node::new("alice").await, Node::new("bob").await, Node::new("carol").await);
+    assert_eq!(a.swarm.behaviour_mut().sample(), None);
+    a.dial(&b);
+    b.dial(&c);
+    let up = |n: &[&mut Node]| n[0].is_up(n[1]) && n[1].is_up(n[0]) && n[1].is_up(n[2]) && n[2].is_up(n[1]);
+    run(&mut [&mut a, &mut b, &mut c], up).await;
+    let dave = sign(&Keypair::generate_ed25519(), "dave", 1, 0);
+    b.answers = vec![dave.clone()];
+    let id = a.swarm.behaviour_mut().sample();
+    let found = |e: &Event| matches!(e, Event::Found { .. });
+    run(&mut [&mut a, &mut b, &mut c], |n| n[0].count(found) == 1).await;
+    let Some(Event::Found { id: of, cards }) = a.events.last() else { panic!("nothing found") };
+    assert_eq!(Some(*of), id);
+    assert!(cards.contains(&dave));
+    assert_eq!(c.count(|e| matches!(e, Event::Asked { .. })), 0);
+}
+
+#[tokio::test]
 async fn a_foreign_node_is_left_alone_and_its_link_goes_idle() {
     let mut a = Node::new("alice").await;
     // The closing must be ours: the foreign node would keep the link for long.

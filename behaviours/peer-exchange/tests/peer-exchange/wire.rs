@@ -47,6 +47,7 @@ fn the_test_vectors_stand_in_the_readme() {
         ("Refused", Frame::Refused { reason: Refusal::StaleBoot, boot: 7 }),
         ("Ask by name", Frame::Ask { id: 1, query: QUERY, subject: Subject::Name("bob".into()), hops: 3 }),
         ("Ask by PeerId", Frame::Ask { id: 500, query: QUERY, subject: Subject::Peer(peer(1)), hops: 0 }),
+        ("Ask for anybody", Frame::Ask { id: 1, query: QUERY, subject: Subject::Anybody, hops: 0 }),
         ("Answer", Frame::Answer { id: 1, cards: vec![vec![1, 2, 3], Vec::new()] }),
     ];
     for (name, frame) in frames {

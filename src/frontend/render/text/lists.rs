@@ -19,7 +19,7 @@ impl Text {
                 _ => "Nobody is known yet. Name a seed with --seed, or `connect ADDRESS` to somebody.".to_owned(),
             };
         }
-        let mut table = Table::new(&["NAME", "TEAM", "STATE", "SEEN", "RTT", "MARKS", "PEER", "ADDRESS"]);
+        let mut table = Table::new(&["NAME", "TEAM", "STATE", "SEEN", "RTT", "RELIABLE", "MARKS", "PEER", "ADDRESS"]);
         let mut by_name: Vec<&PeerInfo> = peers.iter().collect();
         by_name.sort_by_key(|peer| (&peer.name, &peer.peer));
         for peer in by_name {
@@ -29,6 +29,7 @@ impl Text {
                 state_word(peer.state).to_owned(),
                 ago(peer.last_seen, now),
                 rtt(peer.rtt_ms),
+                format!("{:.2}", peer.reliability),
                 marks(peer),
                 safe(&peer.peer).into_owned(),
                 peer.address.as_deref().map_or_else(|| "-".to_owned(), |address| safe(address).into_owned()),
@@ -62,6 +63,7 @@ impl Text {
             ("state", format!("{}, since {}", state_word(peer.state), ago(peer.since, now))),
             ("last seen", ago(peer.last_seen, now)),
             ("round trip", rtt(peer.rtt_ms)),
+            ("reliability", format!("{:.2} of 1; `why` says more", peer.reliability)),
             ("failed dials", peer.failures.to_string()),
             ("marks", marks(peer)),
             ("version", shown_value(&peer.version)),
@@ -179,7 +181,7 @@ impl Text {
         self.table(&table)
     }
 
-    fn table(&self, table: &Table) -> String {
+    pub(super) fn table(&self, table: &Table) -> String {
         let mut lines = table.lines();
         if let Some(header) = lines.first_mut() {
             *header = self.paint(colour::BOLD, header);
@@ -192,15 +194,17 @@ fn team(team: &str) -> String {
     if team.is_empty() { "-".to_owned() } else { label(team) }
 }
 
-fn state_word(state: PeerState) -> &'static str {
+pub(super) fn state_word(state: PeerState) -> &'static str {
     match state {
         PeerState::Up => "up",
+        PeerState::Suspect => "suspect",
+        PeerState::Dead => "dead",
         PeerState::Left => "left",
         PeerState::Known => "known",
     }
 }
 
-fn rtt(rtt_ms: Option<f64>) -> String {
+pub(super) fn rtt(rtt_ms: Option<f64>) -> String {
     rtt_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1} ms"))
 }
 

@@ -59,6 +59,7 @@ fn peer_info(peer: &str, name: &str) -> PeerInfo {
         addresses: vec!["/ip4/10.0.0.2/tcp/4001".to_owned()],
         state: PeerState::Up,
         via: Some(Via::Seed),
+        reliability: 0.5,
         rtt_ms: Some(1.25),
         failures: 0,
         since: Some(at()),
@@ -174,9 +175,9 @@ fn the_peers_table_is_aligned() {
     let peers = Reply::Peers(vec![peer_info(BOB, "bob"), peer_info(EVE, "日本")]);
     assert_eq!(
         text.reply_at("peers", &peers, now).unwrap(),
-        "NAME  TEAM  STATE  SEEN     RTT     MARKS    PEER                ADDRESS\n\
-         bob   red   up     3 s ago  1.2 ms  trusted  12D3KooWAAAAAbobob  /ip4/10.0.0.2/tcp/4001\n\
-         日本  red   up     3 s ago  1.2 ms  trusted  12D3KooWBBBBBeveve  /ip4/10.0.0.2/tcp/4001"
+        "NAME  TEAM  STATE  SEEN     RTT     RELIABLE  MARKS    PEER                ADDRESS\n\
+         bob   red   up     3 s ago  1.2 ms  0.50      trusted  12D3KooWAAAAAbobob  /ip4/10.0.0.2/tcp/4001\n\
+         日本  red   up     3 s ago  1.2 ms  0.50      trusted  12D3KooWBBBBBeveve  /ip4/10.0.0.2/tcp/4001"
     );
     assert!(text.reply("peers", &Reply::Peers(Vec::new())).unwrap().starts_with("Nobody is known yet."));
     assert!(text.reply("block", &Reply::Peers(Vec::new())).unwrap().starts_with("Nobody is blocked."));
@@ -193,6 +194,12 @@ fn the_history_shows_direction_and_state() {
     assert_eq!(
         text.reply_at("history", &rows, at()).unwrap(),
         "[14:03:22] <- bob (team red): a\n    | b\n[14:03:22] -> eve [delivered]: c"
+    );
+    let to_all = |state| HistoryRow { kind: MessageKind::Broadcast, to: "all".into(), ..row(state, "a") };
+    let told = Reply::History(vec![to_all(DeliveryState::Received), to_all(DeliveryState::Sent)]);
+    assert_eq!(
+        text.reply_at("history", &told, at()).unwrap(),
+        "[14:03:22] <- bob (team red) to all: a\n[14:03:22] -> all: a"
     );
     let later = "2026-11-23T14:03:25Z".parse().unwrap();
     assert!(text.reply_at("history", &rows, later).unwrap().starts_with("[2026-11-21 14:03:22] <- bob"));
