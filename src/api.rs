@@ -7,8 +7,10 @@
 mod error;
 mod event;
 mod standing;
+mod transfers;
 mod views;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -17,6 +19,9 @@ use serde::{Serialize, Serializer};
 pub use error::{ApiError, ErrorCode};
 pub use event::{Event, Stamped};
 pub use standing::{ExchangeInfo, FactInfo, Finding, LivenessRow, PingInfo, Severity, WhyInfo};
+pub use transfers::{
+    Absent, Accept, Direction, FileInfo, SendFiles, SentInfo, SkippedInfo, TransferInfo, TransferState,
+};
 pub use views::{
     DAMAGED, DeliveryState, HistoryRow, MessageKind, OutboxRow, PeerInfo, PeerState, Role, SeedInfo, SeedState,
     Setting, StatusInfo, Via,
@@ -121,6 +126,49 @@ pub enum Command {
         /// The pause between two of them.
         every: Option<Duration>,
     },
+    /// Offer files and folders to peers. Replies [`Reply::Sending`] once the offer is on disk.
+    SendFiles(SendFiles),
+    /// Take an incoming offer. Replies [`Reply::Transfer`] once there is room for it.
+    Accept {
+        /// The transfer, or a beginning of its id that fits no other one.
+        id: String,
+        /// Where to put it; `None` is the node's download folder.
+        folder: Option<PathBuf>,
+    },
+    /// Refuse an incoming offer. Replies [`Reply::Transfer`].
+    Reject {
+        /// See [`Command::Accept::id`].
+        id: String,
+    },
+    /// Take the oldest offer that waits for a decision, else the next one that comes. Replies [`Reply::Transfer`] at
+    /// once in the first case, else [`Reply::Done`].
+    Receive,
+    /// Take every offer from now on, or go back to what was before. Replies [`Reply::Setting`].
+    ReceiveAuto {
+        /// Whether every offer is taken.
+        on: bool,
+    },
+    /// All transfers, or those of one id. Replies [`Reply::Transfers`]; [`Reply::Transfer`] when an id was given and there
+    /// is one receiver.
+    Transfers {
+        /// See [`Command::Accept::id`].
+        id: Option<String>,
+    },
+    /// Hold a transfer until it is resumed here, over restarts. Replies as [`Command::Transfers`] with its id.
+    Pause {
+        /// See [`Command::Accept::id`].
+        id: String,
+    },
+    /// Go on with a transfer; also tries again at once what waits for its next attempt. Replies as [`Command::Pause`].
+    Resume {
+        /// See [`Command::Accept::id`].
+        id: String,
+    },
+    /// Give a transfer up. Replies as [`Command::Pause`].
+    Cancel {
+        /// See [`Command::Accept::id`].
+        id: String,
+    },
     /// Change the own nickname. Replies [`Reply::Setting`].
     Nick {
         /// The new nickname.
@@ -154,7 +202,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// The word for a peer, in a command that has one.
+    /// The word for a peer, in a command that has one; of several receivers the first that is not looked up yet.
     pub fn peer(&self) -> Option<&str> {
         match self {
             Self::SendMessage { to: peer, .. }
@@ -169,7 +217,16 @@ impl Command {
             | Self::Reconnect { peer }
             | Self::Why { peer } => Some(peer),
             Self::History(query) => query.peer.as_deref(),
-            Self::Liveness
+            Self::SendFiles(send) => send.to.get(send.settled).map(String::as_str),
+            Self::Accept { .. }
+            | Self::Reject { .. }
+            | Self::Receive
+            | Self::ReceiveAuto { .. }
+            | Self::Transfers { .. }
+            | Self::Pause { .. }
+            | Self::Resume { .. }
+            | Self::Cancel { .. }
+            | Self::Liveness
             | Self::Doctor
             | Self::Exchange { .. }
             | Self::Broadcast { .. }
@@ -204,6 +261,7 @@ impl Command {
             | Self::Reconnect { peer }
             | Self::Why { peer } => *peer = id,
             Self::History(query) if query.peer.is_some() => query.peer = Some(id),
+            Self::SendFiles(send) => send.to.get_mut(send.settled).into_iter().for_each(|peer| peer.clone_from(&id)),
             _ => {}
         }
         self
@@ -272,6 +330,12 @@ pub enum Reply {
     Doctor(Vec<Finding>),
     /// The exchange of cards.
     Exchange(ExchangeInfo),
+    /// An offer is on its way.
+    Sending(SentInfo),
+    /// Transfers.
+    Transfers(Vec<TransferInfo>),
+    /// One transfer.
+    Transfer(Box<TransferInfo>),
     /// The seeds.
     Seeds(Vec<SeedInfo>),
     /// The node at a glance.

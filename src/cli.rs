@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use clap::error::{ContextKind, ErrorKind};
 use clap::parser::ValueSource;
@@ -102,6 +103,8 @@ Examples:
   node -e 'connect 192.0.2.8:4001' -e 'msg bob hi'
                                                 the same without a file
   node events --follow                          watch the running node
+  node send photos --to bob                     send a folder, and see it arrive
+  node recv --from ada                          take what somebody sends
 
 Every option is also a variable, for example ALTHING_DATA_DIR, and a key of
 config.toml, for example `seed = [\"/ip4/192.0.2.7/tcp/4001\"]`. A flag goes
@@ -109,7 +112,7 @@ before a variable, a variable before the file, the file before the default.
 
 Exit status: 0 ok, 1 general, 2 usage, 3 no such peer or no running node,
 4 timeout, 5 `wait` ran out or `expect` is false, 6 integrity, 7 refused,
-10 data dir in use, 130 and 143 by signal.";
+9 some receivers failed, 10 data dir in use, 130 and 143 by signal.";
 
 /// Talk to machines you own, without a server.
 ///
@@ -136,6 +139,37 @@ pub enum Subcommands {
     /// They find each other, chat with receipts, leave and come back. It ends with status 0, or with 1 and the step
     /// that failed. On a terminal it leaves you at the prompt of one more peer.
     Demo,
+    /// Send files and folders, and stay until they have arrived.
+    ///
+    /// Through the running node of this data dir if there is one, else with an own short-lived one. `-` is stdin. Links in
+    /// folders are left out and named. Who cannot be reached is named first; on a terminal you are asked what to do.
+    #[command(
+        after_long_help = "Examples:\n  node send report.pdf --to bob\n  node send photos notes.txt --to bob cleo\n  \
+        tar c src | node send - --to 192.0.2.7:4001\n\n\
+        Exit status: 0 everybody has it, 3 nobody could be reached, 6 it changed or arrived damaged,\n\
+        7 refused, 9 some have it and others do not, 130 Ctrl-C, which pauses it."
+    )]
+    Send {
+        /// Files and folders; `-` is stdin.
+        #[arg(required = true, value_name = "PATH")]
+        paths: Vec<PathBuf>,
+        /// Who gets them: nickname, PeerId or the beginning of one, multiaddr, host:port, or host and port.
+        #[arg(long, required = true, num_args = 1.., value_name = "PEER")]
+        to: Vec<String>,
+    },
+    /// Wait for one transfer, take it, and stay until it is there.
+    ///
+    /// Through the running node of this data dir if there is one, else with an own short-lived one. All names and sizes are
+    /// shown first; on a terminal you are asked, unless --from says who may send.
+    #[command(after_long_help = "Examples:\n  node recv\n  node recv --from ada --out ~/inbox")]
+    Recv {
+        /// Take only what this peer sends: nickname, PeerId or the beginning of one, or a multiaddr with /p2p/…
+        #[arg(long, value_name = "PEER")]
+        from: Option<String>,
+        /// Where to put it [default: the download folder]
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
     /// Give one command to the running node of this data dir and print its reply.
     ///
     /// Options of `ctl` stand before the command; what follows the command's first word belongs to the command.
@@ -160,6 +194,24 @@ pub enum Subcommands {
     },
 }
 
+/// Read through [`Given`], as the others.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Files")]
+struct Files {
+    /// What happens to files that others offer [default: ask on a terminal, else trusted]
+    ///
+    /// `ask` waits for `accept ID` or `reject ID`, `auto` takes them, `never` refuses them; `trusted` takes those of
+    /// trusted peers and waits with others.
+    #[arg(long, global = true, value_name = "ask|auto|never|trusted")]
+    accept: Option<String>,
+    /// Bytes a second that leave for all files together, for example 2M; 0 or none for no limit [default: none]
+    #[arg(long, global = true, value_name = "BYTES", allow_negative_numbers = true)]
+    upload_limit: Option<String>,
+    /// Bytes a second that are taken for all files together; 0 or none for no limit [default: none]
+    #[arg(long, global = true, value_name = "BYTES", allow_negative_numbers = true)]
+    download_limit: Option<String>,
+}
+
 #[derive(Clone, Debug, Args)]
 struct Options {
     #[command(flatten)]
@@ -168,6 +220,8 @@ struct Options {
     liveness: Liveness,
     #[command(flatten)]
     chat: Chat,
+    #[command(flatten)]
+    files: Files,
     #[command(flatten)]
     shell: Shell,
 }
@@ -305,6 +359,9 @@ struct Shell {
     /// No colours; the variable NO_COLOR does the same.
     #[arg(long, global = true)]
     no_color: bool,
+    /// No progress bars.
+    #[arg(long, global = true)]
+    no_progress: bool,
     /// Log errors only.
     #[arg(short, long, global = true)]
     quiet: bool,

@@ -20,8 +20,8 @@ use libp2p::{Multiaddr, PeerId};
 
 pub use self::sources::Environment;
 use self::table::{Row, TABLE};
-pub use self::values::parse_duration;
-use crate::api::{ApiError, ErrorCode, Role, Setting};
+pub use self::values::{parse_duration, parse_size};
+use crate::api::{Accept, ApiError, ErrorCode, Role, Setting};
 use crate::cli::Given;
 use crate::data_dir::Paths;
 
@@ -107,6 +107,12 @@ pub struct Config {
     pub gossip_interval: Duration,
     /// Whether no cards are exchanged. Default: they are.
     pub no_gossip: bool,
+    /// What happens to incoming offers of files. Default: those of trusted peers are taken; see [`Config::on_a_terminal`].
+    pub accept: Accept,
+    /// Bytes a second that leave for all transfers together, at least 1; `None` is as fast as possible, the default.
+    pub upload_limit: Option<u64>,
+    /// Bytes a second that are taken for all transfers together, at least 1; `None` is as fast as possible, the default.
+    pub download_limit: Option<u64>,
     profile: Option<profile::Profile>,
     /// Where everything of this node lies.
     pub paths: Paths,
@@ -131,6 +137,8 @@ pub struct Shell {
     pub json: bool,
     /// No colours.
     pub no_color: bool,
+    /// No progress bars.
+    pub no_progress: bool,
     /// Log errors only.
     pub quiet: bool,
     /// How much more to log: 0, 1 or 2.
@@ -261,6 +269,15 @@ impl Config {
         Ok(config)
     }
 
+    /// Somebody sits at a terminal, who can be asked: then that is what happens to offers, unless a source says otherwise.
+    pub fn on_a_terminal(mut self) -> Self {
+        if let Some(held) = self.held.get_mut("accept").filter(|held| held.origin == Origin::Default) {
+            self.accept = Accept::Ask;
+            held.text = Accept::Ask.to_string();
+        }
+        self
+    }
+
     /// Every setting with its origin, in the order of the help.
     pub fn settings(&self) -> Vec<Setting> {
         TABLE.iter().filter_map(|row| self.setting(row)).collect()
@@ -328,6 +345,9 @@ impl Config {
             inactivity_timeout: Duration::ZERO,
             gossip_interval: Duration::ZERO,
             no_gossip: false,
+            accept: Accept::default(),
+            upload_limit: None,
+            download_limit: None,
             profile: None,
             paths,
             shell: Shell::default(),

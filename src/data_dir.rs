@@ -25,6 +25,10 @@ pub struct Paths {
     pub data_dir: PathBuf,
     /// `history.db`.
     pub database: PathBuf,
+    /// `downloads`: where received files go.
+    pub downloads: PathBuf,
+    /// `transfers`: which transfers there are, and what each has.
+    pub transfers: PathBuf,
     /// `identity.key`.
     pub identity: PathBuf,
     /// `lock`.
@@ -68,8 +72,23 @@ impl Paths {
     }
 
     fn of(config_file: PathBuf, data_dir: PathBuf, state_dir: PathBuf, socket: PathBuf) -> Self {
-        let [database, identity, lock] = ["history.db", "identity.key", "lock"].map(|name| data_dir.join(name));
-        Self { config_file, data_dir, database, identity, lock, state_dir, socket, log_file: None, output_dir: None }
+        let in_data = |name| data_dir.join(name);
+        let [database, identity, lock] = ["history.db", "identity.key", "lock"].map(in_data);
+        let [downloads, transfers] = ["downloads", "transfers"].map(in_data);
+        let (log_file, output_dir) = (None, None);
+        Self {
+            config_file,
+            data_dir,
+            database,
+            downloads,
+            transfers,
+            identity,
+            lock,
+            state_dir,
+            socket,
+            log_file,
+            output_dir,
+        }
     }
 }
 

@@ -8,10 +8,11 @@
 //! - [`everybody`]: broadcasts and numbered gossip
 //! - [`peers`]: links, hellos, lookups, commands about people
 //! - [`discovery`]: drives the two cores that pick seeds and peers to dial
+//! - [`transfers`]: files, from the command to an offer and from an offer to the disk
 //! - [`quota`]: how much others may put on the disk
 //! - [`node`]: status, settings, own name, the end
 //!
-//! Work that waits (SQLite) goes to a worker and comes back as [`Done`]; a command that has to wait for the network is
+//! Work that waits (SQLite) goes to a worker and comes back as [`Done`], that of files as [`transfers::Worked`]; a command that has to wait for the network is
 //! parked in [`EventLoop::parked`] with a deadline.
 
 mod alive;
@@ -24,6 +25,7 @@ mod node;
 mod peers;
 mod quota;
 mod standing;
+mod transfers;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -41,6 +43,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::api::{ApiError, Command, ErrorCode, Event, Reply, Stamped, Via};
 use crate::config::Config;
+use crate::files::{Files, Restored};
 use crate::handle::Asked;
 use crate::network::dialer::{self, Dialer, Target};
 use crate::network::seeds::{SeedId, Seeds};
@@ -133,6 +136,7 @@ pub(crate) struct EventLoop {
     next_expiry: Instant,
     gossip: Vec<everybody::Gossip>,
     quota: quota::Quota,
+    transfers: transfers::Transfers,
     rounds: alive::Rounds,
     /// Who is registered here, and until when (seeds only).
     registrations: BTreeMap<PeerId, Instant>,
@@ -150,6 +154,9 @@ pub(crate) struct Parts {
     pub(crate) swarm: Swarm<Behaviour>,
     pub(crate) storage: Storage<Done>,
     pub(crate) opened: crate::storage::Opened,
+    pub(crate) files: Files,
+    /// The transfers of earlier runs.
+    pub(crate) restored: Vec<Restored>,
     pub(crate) config: Config,
     pub(crate) key: Keypair,
     pub(crate) commands: mpsc::Receiver<Asked>,
@@ -164,7 +171,21 @@ pub(crate) struct Parts {
 impl EventLoop {
     /// A loop that is ready to [`run`](Self::run). Emits `ready` at once.
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { swarm, storage, opened, config, key, commands, done, events, emitted, rng, rng_seed } = parts;
+        let Parts {
+            swarm,
+            storage,
+            opened,
+            files,
+            restored,
+            config,
+            key,
+            commands,
+            done,
+            events,
+            emitted,
+            rng,
+            rng_seed,
+        } = parts;
         let now = Instant::now();
         let (seeds, dialer) = discovery::cores(&config, &opened, rng_seed, now);
         let local = *swarm.local_peer_id();
@@ -199,6 +220,7 @@ impl EventLoop {
             next_expiry: now,
             gossip: Vec::new(),
             quota: quota::Quota::new(now),
+            transfers: transfers::Transfers::new(files),
             rounds: alive::Rounds::new(now),
             registrations: BTreeMap::new(),
             registering: BTreeMap::new(),
@@ -208,6 +230,7 @@ impl EventLoop {
         };
         this.remember(opened, now);
         this.emit_ready();
+        this.restore_transfers(restored);
         this
     }
 
@@ -220,6 +243,7 @@ impl EventLoop {
                 // What is already on disk is told before new work is taken.
                 biased;
                 Some(done) = self.done.recv() => self.handle_done(done),
+                Some(worked) = self.transfers.work.next(), if !self.transfers.work.is_empty() => self.handle_worked(worked),
                 event = self.swarm.select_next_some() => self.handle_swarm_event(event),
                 Some((command, answer)) = self.commands.recv(), if self.takes_commands() => self.handle_command(command, answer),
                 () = wake => self.handle_timeout(Instant::now()),
@@ -236,6 +260,7 @@ impl EventLoop {
         for parked in std::mem::take(&mut self.parked) {
             peers::fail(parked.answer, ErrorCode::Stopping, "the node is stopping".to_owned());
         }
+        self.stop_sends();
         // What is on disk by now is still shown; its receipts come too late, and the senders will ask again.
         while self.storage.pending() > 0
             && let Some(done) = self.done.recv().await
@@ -244,6 +269,9 @@ impl EventLoop {
         }
         while let Ok(done) = self.done.try_recv() {
             self.handle_done(done);
+        }
+        while let Some(worked) = self.transfers.work.next().await {
+            self.handle_worked(worked);
         }
         let answers = self.ending.take().map(node::Ending::into_answers).unwrap_or_default();
         let reason = if answers.is_empty() { "every front end is gone" } else { "quit" };
@@ -267,7 +295,8 @@ impl EventLoop {
         let cores = [self.seeds.poll_timeout(), self.dialer.poll_timeout()].into_iter().flatten();
         let own = [self.next_expiry, self.rounds.next()]
             .into_iter()
-            .chain((!self.waiting.is_empty()).then_some(self.next_chase));
+            .chain((!self.waiting.is_empty()).then_some(self.next_chase))
+            .chain(self.transfers.next());
         let ending = self.ending.as_ref().map(node::Ending::next);
         parked.chain(self.next_gossip()).chain(cores).chain(own).chain(ending).min().unwrap_or(self.next_expiry)
     }
@@ -278,12 +307,14 @@ impl EventLoop {
         self.gossip_timeout(now);
         self.chat_timeout(now);
         self.alive_timeout(now);
+        self.transfers_timeout(now);
         let (late, parked) = std::mem::take(&mut self.parked).into_iter().partition(|parked| parked.deadline <= now);
         self.parked = parked;
         let late: Vec<Parked> = late;
         for parked in late {
             if let Awaited::Link(peer) = parked.awaited
                 && !self.waiting.contains_key(&peer)
+                && !self.transfer_wants(&peer)
                 && !self.parked.iter().any(|other| other.awaited == parked.awaited)
             {
                 self.dialer.handle_input(dialer::Input::Unwanted(peer), now);
@@ -323,6 +354,15 @@ impl EventLoop {
             | Command::Ping { .. }
             | Command::Health { .. }
             | Command::Reconnect { .. } => self.alive_command(command, answer),
+            Command::SendFiles(_)
+            | Command::Accept { .. }
+            | Command::Reject { .. }
+            | Command::Receive
+            | Command::ReceiveAuto { .. }
+            | Command::Transfers { .. }
+            | Command::Pause { .. }
+            | Command::Resume { .. }
+            | Command::Cancel { .. } => self.transfers_command(command, answer),
             Command::Why { .. } => self.why_command(command, answer),
             Command::Doctor => self.storage.free_room(|result| Done::Examined { answer, result }),
             Command::Nick { .. }
@@ -342,6 +382,7 @@ impl EventLoop {
             SwarmEvent::Behaviour(event) => match event {
                 BehaviourEvent::PeerExchange(event) => self.on_peer_exchange(event, now),
                 BehaviourEvent::DirectMessage(event) => self.on_direct_message(event),
+                BehaviourEvent::FileTransfer(event) => self.on_file_transfer(event, now),
                 BehaviourEvent::Broadcast(event) => self.on_broadcast(event),
                 BehaviourEvent::Rendezvous(event) => self.on_rendezvous(event, now),
                 BehaviourEvent::RendezvousServer(event) => self.on_rendezvous_server(event, now),

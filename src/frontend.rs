@@ -2,11 +2,10 @@
 //!
 //! # Layout
 //! - [`stdin`](run_stdin) and [`script`](run_script): a node's own conversation
-//! - [`control`](serve_control) and [`oneshot`](ctl): the same through the control socket
+//! - [`control`](serve_control) and `oneshot` ([`ctl`], [`send`], [`recv`]): the same through the control socket
 //! - `prompt`: line editing when there is a terminal; `menu`: the numbered panel
 //! - `session`: executes lines in order; `wait` and `expect`
 //! - `command_line`, `help`: what a line means; `export`: history to a file
-//! - [`doctor`]: what works and what does not, with or without a running node
 //! - `output`, `render`: events and replies to lines, for people and for programs
 //! - [`output_dir`](keep_output_dir): the seed projects' files
 //! - `lines`, `signals`: bytes to lines; what ends the process
@@ -16,7 +15,6 @@ pub mod child;
 mod command_line;
 mod control;
 pub mod demo;
-mod doctor;
 mod export;
 mod help;
 mod lines;
@@ -32,8 +30,7 @@ mod signals;
 mod stdin;
 
 pub use control::{Control, serve as serve_control};
-pub use doctor::doctor;
-pub use oneshot::{ctl, follow_events};
+pub use oneshot::{OneShot, Recv, Send, ctl, doctor, follow_events, recv, send};
 pub use output_dir::keep_output_dir;
 pub use prompt::Log;
 pub use script::{Script, run as run_script};
@@ -58,6 +55,11 @@ impl Options {
     fn style(self, script: bool) -> Style {
         if self.json { Style::Json } else { Style::Text { color: self.color, script } }
     }
+}
+
+/// Whether somebody types the lines, who can be asked.
+pub fn is_attended() -> bool {
+    std::io::IsTerminal::is_terminal(&std::io::stdin())
 }
 
 /// How long a node that was told to stop may take.

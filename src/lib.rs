@@ -7,6 +7,7 @@
 //! - [`frontend`]: prompt, script, control socket, one-shot commands, demo
 //! - `event_loop`: the one task that owns the Swarm
 //! - `network`: the Swarm, and the cores that decide whom it dials
+//! - `files`: what transfers read, write and remember on disk
 //! - `storage`: one SQLite thread; `identity` and [`data_dir`]: the key and the folder
 //! - [`panics`]: counts what tokio survives
 //!
@@ -17,6 +18,7 @@ pub mod cli;
 pub mod config;
 pub mod data_dir;
 mod event_loop;
+mod files;
 pub mod frontend;
 mod handle;
 mod identity;

@@ -3,14 +3,15 @@
 use std::fs::OpenOptions;
 use std::io::{IsTerminal as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use althing::Node;
-use althing::api::{ApiError, ErrorCode, Role};
+use althing::api::{Accept, ApiError, Command, ErrorCode, Role};
 use althing::cli::{self, Invocation, Subcommands};
-use althing::config::{Config, Environment};
+use althing::config::{Config, Environment, Shell};
 use althing::data_dir::SocketPath;
-use althing::frontend::{self, Options, Script};
+use althing::frontend::{self, OneShot, Options, Script};
 use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -41,7 +42,7 @@ fn run(invocation: Invocation) -> Result<u8, ApiError> {
     if invocation.command == Some(Subcommands::Demo) {
         return block_on(frontend::demo::run());
     }
-    let config = Config::load(&invocation.given, &Environment::of_process())?;
+    let mut config = Config::load(&invocation.given, &Environment::of_process())?;
     start_tracing(&config)?;
     for note in &config.notes {
         tracing::warn!("{note}");
@@ -62,6 +63,20 @@ fn run(invocation: Invocation) -> Result<u8, ApiError> {
             let socket = socket()?;
             block_on(frontend::follow_events(socket.path(), follow, shell.json))
         }
+        Some(Subcommands::Send { paths, to }) => {
+            let folders = config.paths.clone();
+            let spool = move |pipe: &mut dyn std::io::Read| Node::spool(&folders, pipe);
+            block_on(through_a_node(config, async |socket, own_node| {
+                frontend::send(&socket, frontend::Send { paths, to }, one_shot(&shell, own_node), spool).await
+            }))?
+        }
+        Some(Subcommands::Recv { from, out }) => {
+            // A node that runs for this alone takes this alone.
+            config.accept = Accept::Ask;
+            block_on(through_a_node(config, async |socket, own_node| {
+                frontend::recv(&socket, frontend::Recv { from, out }, one_shot(&shell, own_node)).await
+            }))?
+        }
         Some(Subcommands::Demo) | None => block_on(run_node(config, invocation.commands))?,
     }
 }
@@ -69,6 +84,9 @@ fn run(invocation: Invocation) -> Result<u8, ApiError> {
 /// A node with its front ends, until it has ended.
 async fn run_node(config: Config, commands: Vec<String>) -> Result<u8, ApiError> {
     althing::panics::count();
+    // Somebody can be asked only where lines are typed.
+    let scripted = !commands.is_empty() || config.shell.script.is_some();
+    let config = if !scripted && frontend::is_attended() { config.on_a_terminal() } else { config };
     let shell = config.shell.clone();
     let seed = config.role == Role::Seed;
     let socket_file = config.paths.socket.clone();
@@ -115,6 +133,43 @@ async fn run_node(config: Config, commands: Vec<String>) -> Result<u8, ApiError>
     Ok(status)
 }
 
+fn one_shot(shell: &Shell, own_node: bool) -> OneShot {
+    let Shell { json, no_progress, allow_queued, .. } = *shell;
+    OneShot { json, no_progress, allow_queued, own_node }
+}
+
+/// Do something through the running node of the data dir, else through one that lives as long as that takes. `act` gets the
+/// control socket, and whether the node is its own.
+async fn through_a_node(config: Config, act: impl AsyncFnOnce(PathBuf, bool) -> u8) -> Result<u8, ApiError> {
+    let socket_file = config.paths.socket.clone();
+    let Node { handle, notes, mut running, .. } = match Node::start(config) {
+        Ok(node) => node,
+        Err(error) if error.code == ErrorCode::DataDirInUse => {
+            return Ok(act(SocketPath::of(&socket_file)?.path().to_owned(), false).await);
+        }
+        Err(error) => return Err(error),
+    };
+    althing::panics::count();
+    for note in notes {
+        eprintln!("node: {note}");
+    }
+    let socket = SocketPath::of(&socket_file)?;
+    let control = frontend::serve_control(handle.clone(), socket.path())
+        .map_err(|error| ApiError::new(ErrorCode::General, format!("the control socket cannot be made: {error}")))?;
+    let status = tokio::select! {
+        status = act(socket.path().to_owned(), true) => status,
+        ended = running.ended() => {
+            ended?;
+            return Err(ApiError::new(ErrorCode::General, "the node has stopped"));
+        }
+    };
+    // A node that has stopped already has nothing to say against it.
+    let _ = handle.execute(Command::Quit).await;
+    running.ended().await?;
+    control.end().await;
+    Ok(status)
+}
+
 /// Run to the end on a runtime of its own. Its blocking threads are not waited for: one of them may sit in a read of stdin
 /// that never returns.
 fn block_on<T>(future: impl Future<Output = T>) -> Result<T, ApiError> {
@@ -157,5 +212,5 @@ fn directives(quiet: bool, verbose: u8, debug: bool) -> String {
         (false, false, 1) => ("info", "error"),
         (false, false, _) => ("debug", "warn"),
     };
-    format!("{theirs},althing={ours},node={ours},direct_message={ours},peer_exchange={ours}")
+    format!("{theirs},althing={ours},node={ours},direct_message={ours},peer_exchange={ours},file_transfer={ours}")
 }

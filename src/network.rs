@@ -12,8 +12,10 @@ pub(crate) mod dialer;
 pub(crate) mod seeds;
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::time::Duration;
 
+use file_transfer::ChunkStore;
 use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, Swarm, SwarmBuilder, dns, noise, tcp, yamux};
@@ -33,11 +35,12 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Streams of one connection that may be negotiating at the same time.
 const NEGOTIATING_STREAMS: usize = 64;
 
-/// The node's Swarm, not listening yet.
+/// The node's Swarm, not listening yet. `disk` is where transfers read and write.
 pub(crate) fn build(
     key: &Keypair,
     config: &Config,
     card: SignedCard,
+    disk: Arc<dyn ChunkStore>,
     rng_seed: u64,
 ) -> Result<Swarm<Behaviour>, ApiError> {
     let failed =
@@ -46,7 +49,7 @@ pub(crate) fn build(
     macro_rules! finish {
         ($builder:expr) => {
             $builder
-                .with_behaviour(|key| Behaviour::new(key, config, card, rng_seed))
+                .with_behaviour(|key| Behaviour::new(key, config, card, disk, rng_seed))
                 .map_err(|error| failed("the network behaviour cannot be set up", &error))?
                 .with_swarm_config(|swarm| {
                     swarm

@@ -1,5 +1,7 @@
 //! Start a node: lock the data dir, load the identity, open the database, build the Swarm, listen, run the loop.
 
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -10,11 +12,12 @@ use tokio::task::JoinHandle;
 
 use crate::api::{ApiError, ErrorCode, Finding, Severity, Stamped};
 use crate::config::Config;
-use crate::data_dir::Lock;
+use crate::data_dir::{Lock, Paths};
 use crate::event_loop::{EventLoop, Parts};
+use crate::files::Files;
 use crate::handle::{COMMAND_QUEUE, EVENT_QUEUE, Handle};
 use crate::storage::Storage;
-use crate::{event_loop, identity, network};
+use crate::{event_loop, files, identity, network};
 
 /// Finished storage work that waits for the event loop; the storage thread waits when it is full.
 const DONE_QUEUE: usize = 1_024;
@@ -59,10 +62,13 @@ impl Node {
                 damaged.display()
             ));
         }
+        let (files, restored, said) = Files::open(&config.paths.transfers, &config.paths.downloads)
+            .map_err(|error| ApiError::new(ErrorCode::General, format!("files cannot be received: {error}")))?;
+        notes.extend(said);
         let mut rng = StdRng::from_os_rng();
         let rng_seed = rng.random();
         let card = event_loop::sign_card(&key, &config, opened.boot, 0, Vec::new())?;
-        let mut swarm = network::build(&key, &config, card, rng_seed)?;
+        let mut swarm = network::build(&key, &config, card, Arc::new(files.clone()), rng_seed)?;
         notes.extend(network::listen(&mut swarm, &config.listen)?);
         let (commands, commands_receiver) = mpsc::channel(COMMAND_QUEUE);
         let (events, first_events) = broadcast::channel(EVENT_QUEUE);
@@ -72,6 +78,8 @@ impl Node {
             swarm,
             storage,
             opened,
+            files,
+            restored,
             config,
             key,
             commands: commands_receiver,
@@ -84,6 +92,19 @@ impl Node {
         let event_loop = EventLoop::new(parts);
         let task = tokio::spawn(event_loop.run());
         Ok(Self { handle, events: first_events, notes, running: Running { task, _lock: lock } })
+    }
+}
+
+impl Node {
+    /// Read all of a pipe into a file among a node's transfers, so that it can be sent, and sent again from the middle after
+    /// a restart. While the node runs: at its start it removes what no transfer sends. Waits for the pipe.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorCode::General`] when the pipe cannot be read or the disk not written; then nothing stays.
+    pub fn spool(paths: &Paths, mut pipe: &mut dyn io::Read) -> Result<PathBuf, ApiError> {
+        files::spool(&paths.transfers, StdRng::from_os_rng().random(), &mut pipe)
+            .map_err(|error| ApiError::new(ErrorCode::General, error.to_string()))
     }
 }
 

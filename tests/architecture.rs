@@ -190,6 +190,11 @@ const RULES: &[Rule] = &[
         bad: &[("src/storage/peers.rs", "use crate::network::Behaviour;")],
     },
     Rule {
+        why: "files know the protocol whose disk they are, and nobody who asks them",
+        check: Check::Imports { within: &["src/files.rs", "src/files/**"], allowed: &["api", "files"] },
+        bad: &[("src/files/sink.rs", "use crate::event_loop::EventLoop;")],
+    },
+    Rule {
         why: "the network knows its protocols and settings, not who drives it",
         check: Check::Imports { within: &["src/network.rs", "src/network/**"], allowed: &["api", "config", "network"] },
         bad: &[("src/network/behaviour.rs", "use crate::storage::Storage;")],

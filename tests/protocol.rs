@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use broadcast::Envelope;
 use broadcast::protocol::{Answer, Question, Range, StreamDigest, StreamId};
-use broadcast::{Envelope, Kind};
 use direct_message::protocol::{self, Batch, Outcome, Receipt, Receipts};
 use direct_message::{Message, MessageId};
+use file_transfer::{CHUNK, Entry, Hash, Manifest, Offer, Reason, Seal, TransferId};
 use libp2p::PeerId;
 use libp2p::core::SignedEnvelope;
 use libp2p::identity::Keypair;
@@ -93,7 +94,7 @@ fn broadcast() -> Result<Envelope, Box<dyn Error>> {
         sent_at_ms: NEW_YEAR_MS,
         name: "ada".to_owned(),
         team: "althing".to_owned(),
-        kind: Kind::Text,
+        kind: broadcast::Kind::Text,
         text: "hello".to_owned(),
     })
 }
@@ -104,7 +105,12 @@ fn broadcast_vectors() -> Result<BTreeMap<&'static str, Vec<u8>>, Box<dyn Error>
         Ok(cbor4ii::serde::to_vec(Vec::new(), value)?)
     }
     let words = broadcast()?.sign(&key(1)?)?;
-    let gossip = Envelope { sequence: 2, kind: Kind::Gossip { count: 7 }, text: "gossip 7".to_owned(), ..broadcast()? };
+    let gossip = Envelope {
+        sequence: 2,
+        kind: broadcast::Kind::Gossip { count: 7 },
+        text: "gossip 7".to_owned(),
+        ..broadcast()?
+    };
     let (author, epoch) = (peer(1)?, 3);
     let streams = vec![StreamDigest { author, epoch, have: vec![(1, 300), (302, 302)] }];
     let envelopes = vec![ByteBuf::from(*b"envelope")];
@@ -186,6 +192,17 @@ fn liveness_vectors() -> Result<BTreeMap<&'static str, Vec<u8>>, Box<dyn Error>>
     ]))
 }
 
+/// What the vectors of section 6 offer.
+fn file_offer() -> Result<Offer, Box<dyn Error>> {
+    let mut run = Entry::file(&["tools", "run"], CHUNK + 5);
+    run.executable = true;
+    run.mtime_ns = 1_700_000_000_000_000_000;
+    let mut empty = Entry::file(&["tools", "empty"], 0);
+    empty.kind = file_transfer::Kind::Folder;
+    let manifest = Manifest::new("tools".to_owned(), vec![run, empty])?;
+    Ok(Offer::sign(&key(1)?, TransferId([0xab; 16]), manifest, 1_700_000_000_000)?)
+}
+
 /// Every vector of the document, made anew.
 fn vectors() -> Result<BTreeMap<&'static str, Vec<u8>>, Box<dyn Error>> {
     let card = card()?;
@@ -198,6 +215,16 @@ fn vectors() -> Result<BTreeMap<&'static str, Vec<u8>>, Box<dyn Error>> {
     let batch = cbor4ii::serde::to_vec(Vec::new(), &Batch { messages: vec![ByteBuf::from(envelope.clone())] })?;
     let batch_head = batch.strip_suffix(envelope.as_slice()).ok_or("a batch of one ends with its message")?;
     let outcomes = [Outcome::Stored, Outcome::Expired, Outcome::Refused(protocol::Refusal::Receiver), Outcome::Busy];
+    let (offer, transfer) = (file_offer()?, TransferId([0xab; 16]));
+    let status = file_transfer::protocol::Frame::Status {
+        transfer,
+        serial: 9,
+        status: file_transfer::protocol::Status::Paused,
+        reason: Some(Reason::DiskFull),
+        chunks: 1,
+        bytes: CHUNK,
+        moved: 2_000_000,
+    };
     let receipts = outcomes.map(|outcome| Receipt { id: MessageId(*b"0123456789abcdef"), outcome }).to_vec();
     let mut vectors = BTreeMap::from([
         ("public-key", key(1)?.public().encode_protobuf()),
@@ -213,6 +240,11 @@ fn vectors() -> Result<BTreeMap<&'static str, Vec<u8>>, Box<dyn Error>> {
         ("frame-ask-name", ask(Subject::Name("bob".to_owned()))?),
         ("frame-ask-peer", ask(Subject::Peer(peer(2)?))?),
         ("frame-answer-empty", framed(Frame::Answer { id: 7, cards: Vec::new() })?),
+        ("file-offer", offer.signed().to_vec()),
+        ("file-page", offer.pages()[0].clone()),
+        ("file-seal", Seal::sign(&key(1)?, &offer, Hash([0xcd; 32]))?.signed().to_vec()),
+        ("file-request", file_transfer::protocol::Request { transfer, first: 3, count: 256 }.encode().to_vec()),
+        ("file-status", status.encode()),
         ("message-payload", payload(&envelope, "althing/direct-message/1")?),
         ("message", envelope.clone()),
         ("request-head", batch_head.to_vec()),
@@ -245,6 +277,9 @@ fn the_vectors_are_read_back() -> TestResult {
     assert_eq!(Goodbye::decode(&vectors["goodbye"])?.boot(), 3);
     assert_eq!(Message::decode(&vectors["message"])?, message()?);
     assert_eq!(Envelope::decode(&vectors["broadcast"])?, broadcast()?);
+    let offer = Offer::decode(&vectors["file-offer"], vec![vectors["file-page"].clone()])?;
+    assert_eq!(offer, file_offer()?);
+    assert_eq!(Seal::decode(&vectors["file-seal"], &offer)?.root(), Hash([0xcd; 32]));
     for name in ["frame-goodbye", "frame-refused", "frame-ask-name", "frame-ask-peer", "frame-answer-empty"] {
         let frame = Frame::decode(&vectors[name][4..]).map_err(|fault| fault.to_string())?;
         assert_eq!(framed(frame)?, vectors[name], "{name}");
@@ -350,6 +385,15 @@ fn every_test_that_the_documents_name_exists() -> TestResult {
         assert!(missing.is_empty(), "docs/{document}.md names tests that do not exist: {missing:#?}");
     }
     Ok(())
+}
+
+#[test]
+fn what_the_source_projects_leave_behind_is_not_committed() {
+    let ignored: Vec<&str> = include_str!("../.gitignore").lines().collect();
+    for name in ["*_test.txt", "received_test.txt", "test.txt", "myfile.txt", "*_stats.json", "*_stats.csv"] {
+        assert!(ignored.contains(&name), "{name}");
+    }
+    assert!(ignored.contains(&"aimd_congestion_stats.json"));
 }
 
 #[test]

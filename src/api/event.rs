@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{DeliveryState, ErrorCode, MessageKind, Role, SeedState, Via, millis};
+use super::{DeliveryState, Direction, ErrorCode, FileInfo, MessageKind, Role, SeedState, TransferState, Via, millis};
 
 /// Something that happened. Cheap to clone through [`Stamped`].
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -165,6 +165,52 @@ pub enum Event {
         /// Why it failed or went back.
         #[serde(skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
+    },
+    /// Somebody offers files. What follows from it is told as `transfer`.
+    Offer {
+        /// The transfer.
+        id: String,
+        /// The sender's PeerId.
+        from: String,
+        /// The sender's nickname.
+        name: String,
+        /// Everything that is offered.
+        files: Vec<FileInfo>,
+        /// Bytes of all files.
+        bytes: u64,
+    },
+    /// A transfer with one peer changed its state, or bytes moved: then two to ten times a second. `completed` comes when
+    /// that is on disk.
+    Transfer {
+        /// The transfer; the same for all receivers of an offer.
+        id: String,
+        /// Which way.
+        direction: Direction,
+        /// The other end's PeerId.
+        peer: String,
+        /// The other end's nickname.
+        name: String,
+        /// The file's or folder's name as its sender gave it.
+        file: String,
+        /// Bytes verified so far, resumed ones included.
+        bytes: u64,
+        /// Bytes of all files.
+        total: u64,
+        /// Bytes a second.
+        rate: f64,
+        /// How it is carried out.
+        mode: String,
+        /// Where it stands.
+        state: TransferState,
+        /// Why it is paused, or how it came to an end that is not whole.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+        /// Where it lies, once completed (at the receiver).
+        #[serde(skip_serializing_if = "Option::is_none")]
+        path: Option<String>,
+        /// BLAKE3, once the sender has sealed it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        hash: Option<String>,
     },
     /// This reader was too slow; history and lists have what it missed.
     Lagged {

@@ -8,7 +8,7 @@ use super::{
     MIN_BROADCAST_AGE,
 };
 use super::{names, profile, values};
-use crate::api::Role;
+use crate::api::{Accept, Role};
 
 /// One setting.
 pub(super) struct Row {
@@ -204,6 +204,27 @@ pub(super) static TABLE: &[Row] = &[
         config.keep_broadcasts_for = time;
         Ok(())
     }),
+    Row::new("accept", Kind::One, "trusted", |config, given| {
+        config.accept = match values::one(given)? {
+            "ask" => Accept::Ask,
+            "auto" => Accept::Auto,
+            "never" => Accept::Never,
+            "trusted" => Accept::Trusted,
+            other => return Err(format!("{} is none of ask, auto, never and trusted", values::quoted(other))),
+        };
+        Ok(())
+    })
+    .live(),
+    Row::new("upload-limit", Kind::One, "none", |config, given| {
+        config.upload_limit = values::rate(values::one(given)?)?;
+        Ok(())
+    })
+    .live(),
+    Row::new("download-limit", Kind::One, "none", |config, given| {
+        config.download_limit = values::rate(values::one(given)?)?;
+        Ok(())
+    })
+    .live(),
     // These two were taken before the table was, because they say where the file is.
     Row::new("data-dir", Kind::Path, "", |_, given| given.first().map_or(Ok(()), |_| values::path(given).map(|_| ()))),
     Row::new("config", Kind::Path, "", |_, _| Ok(())).outside_the_file(),
@@ -229,6 +250,10 @@ pub(super) static TABLE: &[Row] = &[
         Ok(())
     })
     .legacy("NO_COLOR"),
+    Row::new("no-progress", Kind::One, "false", |config, given| {
+        config.shell.no_progress = values::switch(given)?;
+        Ok(())
+    }),
     Row::new("quiet", Kind::One, "false", |config, given| {
         config.shell.quiet = values::switch(given)?;
         Ok(())

@@ -356,3 +356,16 @@ fn times() {
     }
     assert!(parse_duration(&"9".repeat(400)).is_err());
 }
+
+#[test]
+fn sizes_and_limits() {
+    for (text, bytes) in [("0", 0), ("512", 512), ("64K", 65_536), ("2m", 2 << 20), ("1G", 1 << 30)] {
+        assert_eq!(parse_size(text), Ok(bytes), "{text}");
+    }
+    for text in ["", "K", "-1", "1.5M", "2T", "1e9", "99999999999G", "\u{663}"] {
+        assert!(parse_size(text).is_err(), "{text}");
+    }
+    for (text, limit) in [("none", None), ("0", None), ("2M", Some(2 << 20))] {
+        assert_eq!(values::rate(text), Ok(limit), "{text}");
+    }
+}

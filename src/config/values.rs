@@ -45,6 +45,36 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(number * seconds).map_err(|_| wrong())
 }
 
+/// A number of bytes: `512 64K 2M 1G`, where K is 1024.
+///
+/// # Errors
+///
+/// What is wrong with it: no such number, or one beyond what can be counted.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let wrong =
+        || format!("{} is no size: write a whole number of bytes, or with K, M or G, as in 64K or 2M", quoted(text));
+    let number = text.trim_end_matches(|char: char| char.is_ascii_alphabetic());
+    let shift = match &text[number.len()..] {
+        "" => 0,
+        "K" | "k" => 10,
+        "M" | "m" => 20,
+        "G" | "g" => 30,
+        _ => return Err(wrong()),
+    };
+    if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(wrong());
+    }
+    number.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift)).ok_or_else(wrong)
+}
+
+/// Bytes a second; `none` and 0 are without limit.
+pub(super) fn rate(text: &str) -> Result<Option<u64>, String> {
+    match text {
+        "none" => Ok(None),
+        text => parse_size(text).map(|rate| (rate > 0).then_some(rate)),
+    }
+}
+
 /// A wrong value as it may stand in a sentence: short, on one line, nothing in it moves the cursor.
 pub(super) fn quoted(text: &str) -> String {
     let mut shown: String = text

@@ -15,7 +15,7 @@ use rand::seq::IteratorRandom as _;
 
 use crate::api::{PeerState, Via};
 
-/// Most peers held; beyond, the one without a link that was not seen for the longest time goes.
+/// Most peers held; beyond, the one without a link that was met last goes.
 const MAX_PEERS: usize = 10_000;
 
 /// Characters of a PeerId that tell namesakes apart.
@@ -263,13 +263,9 @@ impl Directory {
 
     fn make_room(&mut self) {
         let spare = |entry: &&Entry| entry.state != PeerState::Up && !entry.trusted && !entry.blocked;
-        let oldest = self
-            .peers
-            .iter()
-            .filter(|(_, entry)| spare(entry))
-            .min_by_key(|(_, entry)| entry.last_seen)
-            .map(|(peer, _)| *peer);
-        if let Some(peer) = oldest {
+        // Whoever was met last goes first, so that a crowd of strangers cannot push out who bears a name since long.
+        let newest = self.peers.iter().filter(|(_, entry)| spare(entry)).max_by_key(|(_, entry)| entry.order);
+        if let Some(peer) = newest.map(|(peer, _)| *peer) {
             self.peers.remove(&peer);
         }
     }

@@ -22,6 +22,10 @@ use crate::storage::{Opened, StorageError};
 /// Registrations of one peer in a minute; an honest one makes one or two, and one more for each change of its addresses.
 const MAX_REGISTERING: u32 = 60;
 
+/// A signed record in a registration, in bytes: 16 addresses take less than a tenth of it. Whoever registers a longer one is
+/// sent away at once, for the stock server would keep it.
+const MAX_RECORD_BYTES: usize = 16 * 1024;
+
 /// Addresses told to others; a machine with more interfaces tells the first ones.
 const MAX_OWN_ADDRESSES: usize = 16;
 
@@ -296,6 +300,9 @@ impl EventLoop {
                 self.registrations.insert(peer, now + Duration::from_secs(registration.ttl));
                 // The stock server keeps each registration until its time is over, replaced or not, so a peer that registers
                 // without end is sent away before it fills the memory.
+                if registration.record.to_signed_envelope().into_protobuf_encoding().len() > MAX_RECORD_BYTES {
+                    self.fault(peer, &"oversized-record");
+                }
                 let times = self.registering.entry(peer).or_default();
                 *times += 1;
                 if *times > MAX_REGISTERING {

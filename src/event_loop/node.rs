@@ -78,6 +78,10 @@ impl EventLoop {
             "liveness-interval" => self.swarm.behaviour_mut().liveness.set_interval(self.config.liveness_interval),
             "liveness-misses" => self.swarm.behaviour_mut().liveness.set_misses(self.config.liveness_misses),
             "health-check-interval" | "gossip-interval" => self.hurry_rounds(Instant::now()),
+            "upload-limit" | "download-limit" => {
+                let (upload, download) = (self.config.upload_limit, self.config.download_limit);
+                self.swarm.behaviour_mut().file_transfer.set_limits(upload, download);
+            }
             "fanout" => self.dialer.handle_input(dialer::Input::Fanout(self.config.fanout), Instant::now()),
             _ => {}
         }

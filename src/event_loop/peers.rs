@@ -77,6 +77,7 @@ impl EventLoop {
         let address = without_peer(address).to_string();
         self.emit(Event::PeerUp { peer: peer.to_base58(), name, team, address, via });
         self.swarm.behaviour_mut().direct_message.peer_up(peer);
+        self.swarm.behaviour_mut().file_transfer.peer_up(peer);
         self.swarm.behaviour_mut().broadcast.peer_up(peer);
         let score = self.swarm.behaviour().reputation.app_score(&peer);
         self.swarm.behaviour_mut().broadcast.set_score(peer, score);
@@ -98,6 +99,7 @@ impl EventLoop {
             self.seeds.handle_input(seeds::Input::Linked { seed, peer }, now);
         }
         self.resume(&Awaited::Link(peer));
+        self.check_sends(now);
     }
 
     fn on_down(&mut self, peer: PeerId, how: dialer::Down, reason: &str, now: Instant) {
@@ -117,6 +119,7 @@ impl EventLoop {
         let name = entry.name().to_owned();
         self.save(peer);
         self.swarm.behaviour_mut().direct_message.peer_down(peer);
+        self.swarm.behaviour_mut().file_transfer.peer_down(peer);
         self.swarm.behaviour_mut().broadcast.peer_down(peer);
         self.watch_down(peer, how);
         if self.ending.is_some() {
@@ -128,7 +131,7 @@ impl EventLoop {
         });
         self.dialer.handle_input(dialer::Input::Down { peer, how }, now);
         self.seeds.handle_input(seeds::Input::Unlinked { peer }, now);
-        if self.waiting.contains_key(&peer) {
+        if self.waiting.contains_key(&peer) || self.transfer_wants(&peer) {
             self.chase(peer, now);
         }
         self.resume(&Awaited::Gone(peer));

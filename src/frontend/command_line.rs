@@ -16,6 +16,7 @@ use super::export::Format;
 use super::help::{self, Topic, Verb};
 use crate::api::{ApiError, Command, ErrorCode, HistoryQuery, MAX_TEXT_BYTES};
 
+mod files;
 mod values;
 mod words;
 
@@ -75,6 +76,15 @@ pub(crate) enum SessionCommand {
     Source(PathBuf),
     /// Print this.
     Echo(String),
+    /// Write how transfers went to a new file.
+    Stats {
+        /// Which; `None` is all.
+        id: Option<String>,
+        /// Where; must not exist.
+        file: PathBuf,
+        /// How.
+        format: Format,
+    },
     /// Write messages to a new file.
     Export {
         /// Which messages.
@@ -99,6 +109,8 @@ pub(crate) enum Condition {
     Delivered(Option<String>),
     /// This peer counts as dead.
     Dead(String),
+    /// The transfer of this id is complete; `None` is the last one this session began, else the next one that ends.
+    Transfer(Option<String>),
 }
 
 /// What `line` asks for. `now` is what `--since 7d` counts back from.
@@ -136,6 +148,15 @@ pub(crate) fn parse(line: &str, now: Timestamp) -> Result<Line, ApiError> {
         Verb::Health => node(Command::Health { peer: args.address()? }),
         Verb::Ping => node(Command::Ping { peer: args.peer()? }),
         Verb::Why => node(Command::Why { peer: args.peer()? }),
+        Verb::Send => args.send(),
+        Verb::Receive => args.receive(),
+        Verb::Accept => args.accept(),
+        Verb::Reject => node(Command::Reject { id: args.one("ID")? }),
+        Verb::Transfers => args.none().and(node(Command::Transfers { id: None })),
+        Verb::Pause => node(Command::Pause { id: args.one("ID")? }),
+        Verb::Resume => node(Command::Resume { id: args.one("ID")? }),
+        Verb::Cancel => node(Command::Cancel { id: args.one("ID")? }),
+        Verb::Stats => args.stats(),
         Verb::Nick => node(Command::Nick { name: args.one("NAME")? }),
         Verb::Team => node(Command::Team { team: args.one("NAME")? }),
         Verb::Seeds => args.none().and(node(Command::Seeds)),
@@ -440,10 +461,11 @@ impl Args<'_> {
             ("message", Some(regex)) => Condition::Message(regex),
             ("message", None) => return Err(self.missing("REGEX")),
             ("delivered", id) => Condition::Delivered(id),
+            ("transfer", id) => Condition::Transfer(id),
             ("dead", Some(peer)) => Condition::Dead(peer),
             ("dead", None) => return Err(self.missing("PEER")),
             (kind, _) => {
-                let conditions = "peer, message, delivered or dead";
+                let conditions = "peer, message, transfer, delivered or dead";
                 return Err(self.wrong(format_args!("'{}' is no condition ({conditions})", shown(kind))));
             }
         };

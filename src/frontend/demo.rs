@@ -81,6 +81,7 @@ impl Demo {
         self.everybody().await?;
         self.talk().await?;
         self.absent().await?;
+        self.file().await?;
         self.goodbye().await?;
         self.killed().await?;
         println!("\nThat was it: {:.0} s. Your own network is two commands away:", began.elapsed().as_secs_f64());
@@ -261,6 +262,46 @@ impl Demo {
         Ok(())
     }
 
+    async fn file(&mut self) -> Result<(), ChildError> {
+        const MIB: u64 = 1 << 20;
+        self.say("Ada sends Bob a file; his process is killed in the middle, and it goes on where it was");
+        let failed = |what: &str, error: std::io::Error| ChildError(format!("{what}: {error}"));
+        // Not the same bytes over and over, so that a piece in the wrong place would be seen.
+        let contents: Vec<u8> = (0..12 * MIB).map(|at| (at.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8).collect();
+        let source = self.folder.join("map.bin");
+        std::fs::write(&source, &contents).map_err(|error| failed("the file cannot be written", error))?;
+        self.peers[1].ask("trust ada").await?;
+        println!("   bob trusts ada, so what she sends is taken without a question");
+        // Slow enough to be watched, and to be hit in the middle.
+        self.peers[0].ask("config set upload-limit 6M").await?;
+        let sent = self.peers[0].ask(&format!("send {} bob", quoted(&source.display().to_string()))).await?;
+        let id = text(&sent, "id").to_owned();
+        let of_it = |event: &Value| event["id"] == id.as_str();
+        let far = |event: &Value| of_it(event) && event["bytes"].as_u64() >= Some(4 * MIB);
+        let before = self.peers[1].wait("transfer", far).await?["bytes"].as_u64().unwrap_or_default();
+        self.peers[1].kill().await?;
+        println!("   ada -> bob: map.bin, {} of {} MiB verified, then kill -9", before / MIB, 12);
+        let ada = self.peers[0].address().await?;
+        self.peers[1] = self.spawn_peer("bob", &["--peer", &ada])?;
+        let active = |event: &Value| of_it(event) && event["state"] == "active";
+        let after = self.peers[1].wait("transfer", active).await?["bytes"].as_u64().unwrap_or_default();
+        if after < before {
+            return Err(ChildError(format!("bob had {before} bytes and went on at {after}")));
+        }
+        println!("   bob is back and goes on at {} MiB, by himself", after / MIB);
+        let whole = |event: &Value| of_it(event) && event["state"] == "completed";
+        let there = self.peers[1].wait("transfer", whole).await?;
+        let arrived =
+            std::fs::read(text(&there, "path")).map_err(|error| failed("what arrived cannot be read", error))?;
+        if arrived != contents {
+            return Err(ChildError("what arrived is not what was sent".to_owned()));
+        }
+        println!("   bob has all of it, byte for byte; BLAKE3 {}", text(&there, "hash"));
+        self.peers[0].wait("transfer", whole).await?;
+        self.peers[0].ask("config set upload-limit none").await?;
+        Ok(())
+    }
+
     async fn goodbye(&mut self) -> Result<(), ChildError> {
         self.say("Eve says goodbye; those linked with her see that she left");
         let witness = self.link("ada", "eve").await?;
@@ -381,6 +422,10 @@ async fn said_to_all(peer: &mut Child) -> Result<BTreeMap<String, Vec<String>>, 
 
 fn text<'a>(event: &'a Value, field: &str) -> &'a str {
     event[field].as_str().unwrap_or_default()
+}
+
+fn quoted(path: &str) -> String {
+    format!("'{}'", path.replace('\'', r"'\''"))
 }
 
 fn without_id(address: &str) -> &str {

@@ -1,10 +1,14 @@
 //! Messages into a new file, for people and for other programs.
 
+mod stats;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::Path;
 
 use serde::Serialize;
+
+pub(crate) use stats::export_stats;
 
 use super::render::safe::{is_hidden, safe};
 use super::render::text::names::label;
@@ -53,13 +57,23 @@ pub(crate) fn export(
     format: Format,
     name: &dyn Fn(&str, &str) -> String,
 ) -> Result<usize, ApiError> {
+    end(create(file)?, file, |out| match format {
+        Format::Json => json(rows, out),
+        Format::Csv => csv(rows, out),
+        Format::Txt => txt(rows, out, name),
+    })?;
+    Ok(rows.len())
+}
+
+/// A new file that only its owner can read.
+fn create(file: &Path) -> Result<File, ApiError> {
     let shown = file.display().to_string();
     let shown = safe(&shown);
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let created = options.open(file).map_err(|error| {
+    options.open(file).map_err(|error| {
         let message = match error.kind() {
             ErrorKind::AlreadyExists => {
                 format!("the file '{shown}' exists already and is not overwritten; give another name")
@@ -67,23 +81,20 @@ pub(crate) fn export(
             _ => format!("the file '{shown}' cannot be created ({error}); give a name in a folder that can be written"),
         };
         ApiError::new(ErrorCode::Usage, message)
-    })?;
-    write(rows, created, format, name).map_err(|error| {
-        // Half an export looks like a whole one; if it cannot even be removed, the error below says enough.
-        let _ = fs::remove_file(file);
-        ApiError::new(ErrorCode::Storage, format!("the file '{shown}' could not be written ({error}) and was removed"))
-    })?;
-    Ok(rows.len())
+    })
 }
 
-fn write(rows: &[HistoryRow], file: File, format: Format, name: &dyn Fn(&str, &str) -> String) -> io::Result<()> {
-    let mut out = BufWriter::new(file);
-    match format {
-        Format::Json => json(rows, &mut out),
-        Format::Csv => csv(rows, &mut out),
-        Format::Txt => txt(rows, &mut out, name),
-    }?;
-    out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
+/// Write a new file to its end and onto the disk, or remove it.
+fn end(created: File, file: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> Result<(), ApiError> {
+    let mut out = BufWriter::new(created);
+    let written = write(&mut out).and_then(|()| out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all());
+    written.map_err(|error| {
+        // Half an export looks like a whole one; if it cannot even be removed, the error below says enough.
+        let _ = fs::remove_file(file);
+        let shown = file.display().to_string();
+        let why = format!("the file '{}' could not be written ({error}) and was removed", safe(&shown));
+        ApiError::new(ErrorCode::Storage, why)
+    })
 }
 
 fn json(rows: &[HistoryRow], out: &mut impl Write) -> io::Result<()> {
@@ -115,7 +126,7 @@ fn csv(rows: &[HistoryRow], out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-fn record(out: &mut impl Write, fields: [&str; COLUMNS.len()]) -> io::Result<()> {
+fn record<const N: usize>(out: &mut impl Write, fields: [&str; N]) -> io::Result<()> {
     for (at, field) in fields.iter().enumerate() {
         let comma = if at == 0 { "" } else { "," };
         write!(out, "{comma}\"{}\"", cell(field).replace('"', "\"\""))?;

@@ -13,7 +13,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use super::render::json;
 use super::render::text::Text;
 use super::session::Answered;
-use crate::api::{ApiError, Event, PeerInfo, Stamped};
+use crate::api::{ApiError, Event, PeerInfo, Stamped, TransferState};
 
 /// Lines that wait for the reader.
 const QUEUE: usize = 256;
@@ -295,5 +295,14 @@ fn spoken(text: &mut Text, command: &str, result: &Result<Answered, ApiError>) -
 
 /// What a person who runs a script in text wants to see beside the replies.
 fn is_for_scripts(event: &Event) -> bool {
-    matches!(event, Event::Message { .. } | Event::Delivery { .. } | Event::Error { .. } | Event::Lagged { .. })
+    match event {
+        // A script has no use for how far a transfer is, unless it reads JSON.
+        Event::Transfer { state, .. } => *state != TransferState::Active,
+        Event::Message { .. }
+        | Event::Delivery { .. }
+        | Event::Offer { .. }
+        | Event::Error { .. }
+        | Event::Lagged { .. } => true,
+        _ => false,
+    }
 }

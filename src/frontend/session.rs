@@ -3,7 +3,9 @@
 //! Standard input, a script and each control connection have a session of their own. A command that blocks (`wait`,
 //! `sleep`) delays only its own session.
 
+mod condition;
 mod pipeline;
+mod transfers;
 mod watch;
 
 use std::collections::VecDeque;
@@ -11,7 +13,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use regex::{Regex, RegexBuilder};
+use regex::RegexBuilder;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -24,6 +26,7 @@ use super::render::text::names::Names;
 use super::{export, help};
 use crate::api::{ApiError, Command, DeliveryState, ErrorCode, Event, HistoryRow, PeerState, Reply, Role};
 use crate::handle::Handle;
+use condition::Ready;
 use pipeline::{PendingReply, Pipeline};
 use watch::Watch;
 
@@ -94,6 +97,9 @@ pub(crate) struct Session {
     keep_going: bool,
     watch: Watch,
     begun: VecDeque<String>,
+    /// Transfers that this session began, for the end and for `wait`.
+    sent: VecDeque<String>,
+    last_sent: Option<String>,
     last: Option<Command>,
     pipeline: Option<Pipeline>,
 }
@@ -111,6 +117,8 @@ impl Session {
             keep_going,
             watch,
             begun: VecDeque::new(),
+            sent: VecDeque::new(),
+            last_sent: None,
             last: None,
             pipeline: None,
         }
@@ -157,7 +165,7 @@ impl Session {
         self.last.take()
     }
 
-    /// Wait until the messages of this session are settled, not for ever. True when all of them are delivered.
+    /// Wait until the messages and transfers of this session are settled, not for ever. True when all have arrived.
     pub(crate) async fn linger(&mut self) -> bool {
         self.settle_pipeline().await;
         let began = Instant::now();
@@ -180,7 +188,7 @@ impl Session {
                 }
             }
         }
-        delivered
+        self.linger_transfers(began).await && delivered
     }
 
     fn execute_at<'a>(
@@ -332,6 +340,13 @@ impl Session {
         {
             self.remember(id.clone());
         }
+        if let Reply::Sending(sent) = &reply {
+            if self.sent.len() == WATCHED {
+                self.sent.pop_front();
+            }
+            self.sent.push_back(sent.id.clone());
+            self.last_sent = Some(sent.id.clone());
+        }
         Ok(Answered::Reply(reply))
     }
 
@@ -375,6 +390,7 @@ impl Session {
             SessionCommand::Echo(text) => {
                 Ok(Answered::Value { data: json!({ "text": text }), text: safe(&text).into_owned() })
             }
+            SessionCommand::Stats { id, file, format } => self.stats(id, file, format).await,
             SessionCommand::Export { query, file, format } => {
                 let Reply::History(rows) = self.handle.execute(Command::History(query)).await? else {
                     return Err(ApiError::new(ErrorCode::General, "the node gave no history"));
@@ -472,6 +488,7 @@ impl Session {
                     ApiError::new(ErrorCode::Usage, format!("'{pattern}' is no regular expression: {why}"))
                 })?)
             }
+            Condition::Transfer(id) => Ready::Transfer(id.or_else(|| self.last_sent.clone())),
             Condition::Delivered(Some(id)) => Ready::Delivered(id),
             Condition::Delivered(None) => Ready::Delivered(self.begun.back().cloned().ok_or_else(|| {
                 ApiError::new(ErrorCode::Usage, "no message was sent in this session; name one: wait delivered ID")
@@ -508,6 +525,7 @@ impl Session {
                 };
                 Answered::Value { data, text }
             })),
+            Ready::Transfer(id) => self.transfer_holds(id.as_deref()).await,
             Ready::Delivered(id) => match self.state_of(id).await? {
                 DeliveryState::Delivered => Ok(Some(Answered::Value {
                     data: json!({ "id": id, "state": "delivered" }),
@@ -525,32 +543,6 @@ impl Session {
         match self.handle.execute(Command::MessageState { id: id.to_owned() }).await? {
             Reply::Delivery { state, .. } => Ok(state),
             _ => Err(ApiError::new(ErrorCode::General, "the node gave no state")),
-        }
-    }
-}
-
-/// A condition that can be checked.
-enum Ready {
-    Peers(usize),
-    Peer(String),
-    Dead(String),
-    Message(Regex),
-    Delivered(String),
-}
-
-impl Ready {
-    /// The state in which a peer must be.
-    fn wanted(&self) -> PeerState {
-        if matches!(self, Self::Dead(_)) { PeerState::Dead } else { PeerState::Up }
-    }
-
-    fn said(&self) -> String {
-        match self {
-            Self::Peers(count) => format!("{count} peers are up"),
-            Self::Peer(peer) => format!("'{}' is up", safe(peer)),
-            Self::Dead(peer) => format!("'{}' is dead", safe(peer)),
-            Self::Message(pattern) => format!("a message matches '{}'", safe(pattern.as_str())),
-            Self::Delivered(id) => format!("the message {} is delivered", safe(id)),
         }
     }
 }

@@ -1,7 +1,9 @@
 //! Everything the node speaks, as one list.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use file_transfer::ChunkStore;
 use libp2p::allow_block_list::{self, BlockedPeers};
 use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
@@ -50,6 +52,7 @@ pub(crate) struct Behaviour {
     pub(crate) liveness: liveness::Behaviour,
     pub(crate) direct_message: direct_message::Behaviour,
     pub(crate) broadcast: broadcast::Behaviour,
+    pub(crate) file_transfer: file_transfer::Behaviour,
 }
 
 impl Behaviour {
@@ -58,6 +61,7 @@ impl Behaviour {
         key: &Keypair,
         config: &Config,
         card: SignedCard,
+        disk: Arc<dyn ChunkStore>,
         rng_seed: u64,
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let local = key.public().to_peer_id();
@@ -110,7 +114,13 @@ impl Behaviour {
             ..stock
         };
         let broadcast = broadcast::Behaviour::new(key.clone(), epoch, kept, rng_seed)?;
+        let limits = file_transfer::Config {
+            upload_limit: config.upload_limit,
+            download_limit: config.download_limit,
+            ..file_transfer::Config::default()
+        };
         Ok(Self {
+            file_transfer: file_transfer::Behaviour::new(key.clone(), limits, disk, rng_seed),
             reputation,
             liveness,
             blocked: allow_block_list::Behaviour::default(),

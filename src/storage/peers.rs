@@ -6,8 +6,8 @@ use rusqlite::{OptionalExtension, params};
 use super::thread::Db;
 use super::{Storage, StorageError, from_sql, to_sql};
 
-/// How many peers are remembered. Beyond it the least recently seen go that are not trusted, not blocked and not
-/// waited for by a message; if only such are left, they stay.
+/// How many peers are remembered. Beyond it the least recently seen go that are not trusted, not blocked, not waited for
+/// by a message, and have never exchanged one with this node; if only such are left, they stay.
 pub(super) const PEERS: u64 = 10_000;
 
 /// How many addresses of one peer are kept, the first ones.
@@ -189,6 +189,7 @@ impl Db {
         let sql = "DELETE FROM peers WHERE rowid IN (
                 SELECT p.rowid FROM peers AS p
                 WHERE p.trusted = 0 AND p.blocked = 0 AND NOT EXISTS (SELECT 1 FROM outbox AS o WHERE o.peer = p.peer_id)
+                AND NOT EXISTS (SELECT 1 FROM messages AS m WHERE m.peer = p.peer_id AND m.kind = 'direct')
                 ORDER BY p.last_seen LIMIT ?1)";
         self.conn.prepare_cached(sql)?.execute([to_sql(surplus)])?;
         Ok(())

@@ -229,6 +229,12 @@ async fn the_demo_plays_to_its_end_without_a_terminal() -> TestResult {
     for said in ["the pump stands still", "I have a spare part", "it runs again"] {
         assert!(shown.contains(&format!("said \"{said}\"")), "{said} is missing in {shown}");
     }
+    let resumed = regex::Regex::new(
+        r"map\.bin, (\d+) of 12 MiB verified, then kill -9\n   bob is back and goes on at (\d+) MiB, by himself\n   bob has all of it, byte for byte; BLAKE3 [0-9a-f]{64}\n",
+    )?;
+    let [before, after] = resumed.captures(&shown).ok_or_else(|| format!("no file: {shown}"))?.extract().1;
+    let (before, after): (u64, u64) = (before.parse()?, after.parse()?);
+    assert!(4 <= before && before <= after && after <= 12, "{shown}");
     let equal = regex::Regex::new(r"dan's history has the same (\d+) broadcasts as ada's, in each author's order")?;
     let count: usize = equal.captures(&shown).ok_or_else(|| format!("no comparison: {shown}"))?[1].parse()?;
     assert!((4..=6).contains(&count), "{shown}");

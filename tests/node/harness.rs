@@ -29,6 +29,15 @@ impl Net {
     /// The same, with further arguments for each seed.
     pub(crate) async fn with_seeds_and(seeds: usize, args: &[&str]) -> Result<Self, ChildError> {
         let folder = tempfile::tempdir().map_err(|error| ChildError(error.to_string()))?;
+        Self::start(folder, seeds, args).await
+    }
+
+    /// The same in a folder of the test's own choice.
+    pub(crate) async fn in_folder(folder: tempfile::TempDir, seeds: usize) -> Result<Self, ChildError> {
+        Self::start(folder, seeds, &[]).await
+    }
+
+    async fn start(folder: tempfile::TempDir, seeds: usize, args: &[&str]) -> Result<Self, ChildError> {
         let mut net = Self { folder, seeds: Vec::new(), addresses: Vec::new() };
         for number in 0..seeds {
             let name = format!("seed{number}");

@@ -10,6 +10,7 @@
 //! - `links`: restarts, simultaneous dials, goodbyes, mandatory peers
 //! - `crash`: SIGKILL at any moment loses nothing that was acknowledged
 //! - `bad_input`: wrong flags, files and lines, each with its exit status
+//! - `files`: transfers whole and resumed, faults, names, policies, `node send` and `node recv`
 //! - `front_ends`: scripts, one-shot commands, the control socket
 //! - `prompt`: the line editor and the menu, in a pseudo-terminal whose screen is looked at
 //! - `lan`: LAN discovery between network namespaces
@@ -22,6 +23,7 @@ mod bad_input;
 mod broadcast;
 mod chat;
 mod crash;
+mod files;
 mod front_ends;
 mod harness;
 mod lan;

@@ -23,7 +23,7 @@ const PASTE_OFF: &[u8] = b"\x1b[?2004l";
 const CTRL_D: &str = "\x04";
 const UP: &str = "\x1b[A";
 
-type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
+pub(crate) type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 
 /// What came out of the pseudo-terminal, raw and as a screen.
 struct Shown {
@@ -33,7 +33,7 @@ struct Shown {
 }
 
 /// A node at a terminal of 24 rows and 100 columns.
-struct Terminal {
+pub(crate) struct Terminal {
     process: PtyProcess,
     dir: PathBuf,
     input: std::fs::File,
@@ -48,7 +48,7 @@ impl Terminal {
     }
 
     /// The program with these arguments, and with `--data-dir` for `dir`.
-    fn start_with(dir: &Path, args: &[&str], env: &[(&str, &str)]) -> Fallible<Self> {
+    pub(crate) fn start_with(dir: &Path, args: &[&str], env: &[(&str, &str)]) -> Fallible<Self> {
         let mut command = Command::new("sh");
         command.args(["-c", "stty rows 24 cols 100 && exec \"$0\" \"$@\"", NODE]).args(args).arg("--data-dir").arg(dir);
         command.env("TERM", "xterm-256color").env_remove("NO_COLOR").envs(env.iter().copied());
@@ -81,7 +81,7 @@ impl Terminal {
         Ok(Self { process, dir: dir.to_owned(), input, shown })
     }
 
-    fn type_in(&mut self, keys: &str) -> Fallible<()> {
+    pub(crate) fn type_in(&mut self, keys: &str) -> Fallible<()> {
         self.input.write_all(keys.as_bytes())?;
         Ok(self.input.flush()?)
     }
@@ -103,7 +103,7 @@ impl Terminal {
     }
 
     /// Wait until that stands on the screen.
-    fn see(&self, text: &str) -> Fallible<()> {
+    pub(crate) fn see(&self, text: &str) -> Fallible<()> {
         self.until(text, |shown| shown.screen.screen().contents().contains(text))
     }
 
@@ -126,7 +126,7 @@ impl Terminal {
         })
     }
 
-    fn contents(&self) -> String {
+    pub(crate) fn contents(&self) -> String {
         lock(&self.shown.0).screen.screen().contents()
     }
 
@@ -140,7 +140,7 @@ impl Terminal {
     }
 
     /// Wait for the end; the exit status.
-    fn status(&self) -> Fallible<i32> {
+    pub(crate) fn status(&self) -> Fallible<i32> {
         self.until("the end", |shown| shown.ended)
             .or_else(|error| if lock(&self.shown.0).ended { Ok(()) } else { Err(error) })?;
         match self.process.wait()? {

@@ -43,6 +43,7 @@ transcripts! {
     broadcast: "broadcast.md",
     gossip: "gossip.md",
     alive: "alive.md",
+    files: "files.md",
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The shell around the two cores: it owns the clock, the one timer and the inner request-response protocol.
 
+mod lanes;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::task::{Context, Poll};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -8,9 +10,7 @@ use futures::FutureExt;
 use futures_timer::Delay;
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
-use libp2p::request_response::{
-    self, InboundFailure, OutboundFailure, OutboundRequestId, ProtocolSupport, ResponseChannel,
-};
+use libp2p::request_response::{self, InboundFailure, OutboundFailure, ResponseChannel};
 use libp2p::swarm::{
     ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
 };
@@ -20,13 +20,12 @@ use crate::config::Config;
 use crate::inbox::{self, Error, InboundNumber, Inbox, Stored, Token};
 use crate::message::{Message, MessageId};
 use crate::outbox::{self, Failure, Outbox, Outgoing, RequestNumber, Requeue, Settled};
-use crate::protocol::{Batch, FaultKind, MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES, PROTOCOL, Receipts};
+use crate::protocol::{Batch, FaultKind, Receipts};
+use lanes::{Asked, Lanes};
 
 /// Streams of this protocol on one connection, both directions together: one batch each way, as much again for those
 /// that a restarted peer has given up. Each may hold [`MAX_REQUEST_BYTES`]; a further one is closed at once.
 const MAX_STREAMS: usize = 4;
-
-type Inner = request_response::cbor::Behaviour<Batch, Receipts>;
 
 /// What the application must know or do.
 ///
@@ -92,11 +91,11 @@ pub enum Event {
 ///
 /// It never dials: a peer gets its messages while [`Behaviour::peer_up`] holds for it.
 pub struct Behaviour {
-    inner: Inner,
+    inner: Lanes,
     outbox: Outbox,
     inbox: Inbox,
     /// The latest request to each peer, as the inner protocol calls it; earlier ones are of no interest any more.
-    requests: BTreeMap<PeerId, (OutboundRequestId, RequestNumber)>,
+    requests: BTreeMap<PeerId, (Asked, RequestNumber)>,
     /// Requests of others that wait for the disk. As many as the inbox has in hand.
     channels: BTreeMap<InboundNumber, ResponseChannel<Receipts>>,
     next_inbound: u64,
@@ -108,14 +107,11 @@ pub struct Behaviour {
 impl Behaviour {
     /// The behaviour of the node `local`. The seed decides the jitter of retries only.
     pub fn new(local: PeerId, config: Config, rng_seed: u64) -> Self {
-        let codec = request_response::cbor::codec::Codec::default()
-            .set_request_size_maximum(MAX_REQUEST_BYTES as u64)
-            .set_response_size_maximum(MAX_RESPONSE_BYTES as u64);
         let inner_config = request_response::Config::default()
             .with_request_timeout(config.request_timeout)
             .with_max_concurrent_streams(MAX_STREAMS);
         Self {
-            inner: Inner::with_codec(codec, [(PROTOCOL, ProtocolSupport::Full)], inner_config),
+            inner: Lanes::new(inner_config),
             outbox: Outbox::new(config.clone(), rng_seed),
             inbox: Inbox::new(local, config),
             requests: BTreeMap::new(),
@@ -199,7 +195,7 @@ impl Behaviour {
                 inbox::Output::Respond { request, receipts } => {
                     if let Some(channel) = self.channels.remove(&request) {
                         // The link may be gone by now; the peer will send again and be told the same.
-                        let _ = self.inner.send_response(channel, receipts);
+                        self.inner.send_response(channel, receipts);
                     }
                 }
                 inbox::Output::Reject { request } => {
@@ -212,16 +208,13 @@ impl Behaviour {
     }
 
     fn send(&mut self, peer: PeerId, request: RequestNumber, batch: Batch) {
-        // The inner protocol would dial.
-        if self.inner.is_connected(&peer) {
-            let id = self.inner.send_request(&peer, batch);
-            self.requests.insert(peer, (id, request));
-        } else {
-            self.tell_outbox(outbox::Input::Failed { peer, request, error: Failure::NotConnected });
+        match self.inner.send_request(&peer, batch) {
+            Some(asked) => drop(self.requests.insert(peer, (asked, request))),
+            None => self.tell_outbox(outbox::Input::Failed { peer, request, error: Failure::NotConnected }),
         }
     }
 
-    fn on_inner(&mut self, event: request_response::Event<Batch, Receipts>) {
+    fn on_inner(&mut self, (lane, event): <Lanes as NetworkBehaviour>::ToSwarm) {
         match event {
             request_response::Event::Message { peer, message, .. } => match message {
                 request_response::Message::Request { request: batch, channel, .. } => {
@@ -234,13 +227,13 @@ impl Behaviour {
                     }
                 }
                 request_response::Message::Response { request_id, response } => {
-                    if let Some(request) = self.take_request(&peer, request_id) {
+                    if let Some(request) = self.take_request(&peer, (lane, request_id)) {
                         self.tell_outbox(outbox::Input::Answered { peer, request, receipts: response.receipts });
                     }
                 }
             },
             request_response::Event::OutboundFailure { peer, request_id, error, .. } => {
-                if let Some(request) = self.take_request(&peer, request_id) {
+                if let Some(request) = self.take_request(&peer, (lane, request_id)) {
                     tracing::debug!(%peer, %error, "a batch was not answered");
                     let error = match error {
                         OutboundFailure::DialFailure => Failure::NotConnected,
@@ -261,7 +254,7 @@ impl Behaviour {
         }
     }
 
-    fn take_request(&mut self, peer: &PeerId, id: OutboundRequestId) -> Option<RequestNumber> {
+    fn take_request(&mut self, peer: &PeerId, id: Asked) -> Option<RequestNumber> {
         let &(_, request) = self.requests.get(peer).filter(|(latest, _)| *latest == id)?;
         self.requests.remove(peer);
         Some(request)
@@ -292,7 +285,8 @@ impl Behaviour {
 }
 
 impl NetworkBehaviour for Behaviour {
-    type ConnectionHandler = <Inner as NetworkBehaviour>::ConnectionHandler;
+    type ConnectionHandler =
+        <request_response::cbor::Behaviour<Batch, Receipts> as NetworkBehaviour>::ConnectionHandler;
     type ToSwarm = Event;
 
     fn handle_pending_inbound_connection(

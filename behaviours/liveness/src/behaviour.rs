@@ -400,14 +400,20 @@ impl Behaviour {
     fn on_response(&mut self, peer: PeerId, asked: Asked, response: Response) {
         match (asked, response) {
             (Asked::Probe { probe, asked_ms }, Response::Alive { received_ms, sent_ms, incarnation, statement }) => {
+                // Heard from itself, so what is wrong with it is its own fault; handed on it would be a helper's.
+                let forged = |bytes: &Vec<u8>| !Alive::decode(bytes).is_ok_and(|alive| alive.peer == peer);
+                let statement = if statement.as_ref().is_some_and(forged) {
+                    self.fault(peer, FaultKind::ForgedStatement);
+                    None
+                } else {
+                    statement
+                };
                 let stamps = Stamps { asked: asked_ms, received: received_ms, answered: sent_ms, heard: wall_ms() };
                 self.tell_detector(detector::Input::Answered { peer, probe, incarnation, stamps, statement });
             }
             (Asked::Help { target, probe }, Response::Relayed { statement }) => {
-                let alive = statement.map(|bytes| Alive::decode(&bytes)).transpose().unwrap_or_else(|_| {
-                    self.fault(peer, FaultKind::ForgedStatement);
-                    None
-                });
+                // What cannot be read is what the target gave the helper, and no answer.
+                let alive = statement.and_then(|bytes| Alive::decode(&bytes).ok());
                 self.tell_detector(detector::Input::Helped { helper: peer, target, probe, alive });
             }
             (Asked::Help { target, probe }, Response::Refused) => {

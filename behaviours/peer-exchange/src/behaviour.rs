@@ -116,6 +116,12 @@ impl Behaviour {
         }
     }
 
+    /// Close no link to that peer as a duplicate until then: a second one is for bulk. Both ends must say so, and say it
+    /// again for as long as it is true. A later time replaces an earlier one.
+    pub fn keep_second(&mut self, peer: PeerId, until: Instant) {
+        self.links.handle_input(links::Input::KeepSecond { peer, until }, now());
+    }
+
     /// Whether a peer is between its `Up` and its `Left` or `Lost`.
     pub fn is_up(&self, peer: &PeerId) -> bool {
         self.links.is_up(peer)

@@ -16,7 +16,8 @@
 //! 3. Of several links with one boot the older ones are closed after a while, by the side with the smaller PeerId
 //!    alone, so that the two sides never close different links. The newest hello stays, because it is the best proof
 //!    of life: the older link may be one that the other side has lost, and keeping that would end in a circle of
-//!    dialling and closing. If the other side did not decide in thrice the time, it does not see the older link.
+//!    dialling and closing. While the node wants a second link (it is for bulk), none is closed: both sides see the
+//!    transfer that it is for, so both want it. If the other side did not decide in thrice the time, it does not see the older link.
 //! 4. After a goodbye all links that stood then are closed and the peer has left. A link opened later is a return.
 //! 5. Disconnecting here says goodbye on every link and leaves it to the remote to close; after a while we close.
 //! 6. A link to somebody who does not speak this protocol is not a peer's.
@@ -90,6 +91,7 @@ impl Links {
             Input::Failed { peer, link, reason } => self.failed(peer, link, reason, now),
             Input::Closed { peer, link, cause } => self.closed(peer, link, cause, now),
             Input::Disconnect { peer } => self.disconnect(peer, now),
+            Input::KeepSecond { peer, until } => self.keep_second(peer, until),
             Input::DisconnectAll => self.disconnect_all(now),
         }
         self.check_quiet(now);
@@ -449,9 +451,17 @@ impl Links {
     }
 
     fn prune_at(&self, id: &PeerId) -> Option<Instant> {
-        let since = self.peers.get(id)?.several_since?;
+        let peer = self.peers.get(id)?;
+        let since = peer.several_since?;
         let patience = if self.me < *id { self.config.prune_after } else { 3 * self.config.prune_after };
-        Some(since + patience)
+        Some((since + patience).max(peer.several_until.unwrap_or(since)))
+    }
+
+    /// Rule 3, suspended.
+    fn keep_second(&mut self, id: PeerId, until: Instant) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.several_until = peer.several_until.max(Some(until));
+        }
     }
 
     /// End the period of being up when nothing is left of it, and forget a peer without links.

@@ -241,7 +241,7 @@ fn decode_discovered(bytes: &[u8], namespace: &str, limit: u64) -> Result<Respon
             break;
         }
         match decode_registration(registration.bytes()?, namespace) {
-            Ok(registration) => registrations.push(registration),
+            Ok(registration) => registrations.extend(registration),
             Err(fault) => {
                 faults.insert(fault);
             }
@@ -250,8 +250,9 @@ fn decode_discovered(bytes: &[u8], namespace: &str, limit: u64) -> Result<Respon
     Ok(Response::Discovered { registrations, cookie: Cookie(cookie.to_vec()), faults })
 }
 
-/// Who registered, and where they say that they are. How long it lasts is the seed's business.
-fn decode_registration(bytes: &[u8], wanted: &str) -> Result<(PeerId, Vec<Multiaddr>), FaultKind> {
+/// Who registered, and where they say that they are. How long it lasts is the seed's business. A record that is too long
+/// is left out without blame: the seed only hands on what somebody has signed.
+fn decode_registration(bytes: &[u8], wanted: &str) -> Result<Option<(PeerId, Vec<Multiaddr>)>, FaultKind> {
     let read = || {
         let (mut namespace, mut record) = (None, None);
         for field in Fields::of(bytes) {
@@ -267,9 +268,12 @@ fn decode_registration(bytes: &[u8], wanted: &str) -> Result<(PeerId, Vec<Multia
     if namespace != Some(wanted.as_bytes()) {
         return Err(FaultKind::ForeignNamespace);
     }
-    let record = record.filter(|record| record.len() <= MAX_RECORD_BYTES).ok_or(FaultKind::BadRecord)?;
+    let record = record.ok_or(FaultKind::BadRecord)?;
+    if record.len() > MAX_RECORD_BYTES {
+        return Ok(None);
+    }
     let envelope = SignedEnvelope::from_protobuf_encoding(record).map_err(|_| FaultKind::BadRecord)?;
     let record = PeerRecord::from_signed_envelope(envelope).map_err(|_| FaultKind::BadRecord)?;
     let short = record.addresses().iter().filter(|address| address.len() <= MAX_ADDRESS_BYTES);
-    Ok((record.peer_id(), short.take(MAX_ADDRESSES).cloned().collect()))
+    Ok(Some((record.peer_id(), short.take(MAX_ADDRESSES).cloned().collect())))
 }

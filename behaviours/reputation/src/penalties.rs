@@ -86,6 +86,8 @@ pub const TABLE: &[Penalty] = &[
     row("equivocation", Class::Fatal, 0, "signed two different things where it may sign one"),
     row("double-vote", Class::Fatal, 0, "signed two values in one instance of an agreement"),
 
+    row("oversized-record", Class::Fatal, 0, "registered at this seed with a record that only fills its memory"),
+
     row("bad-signature", Class::Severe, 0, "handed on what its author has not signed"),
     row("forged-envelope", Class::Severe, 0, "handed on an envelope that its author has not signed"),
     row("forged-statement", Class::Severe, 0, "a sign of life or a report with a signature that does not hold"),

@@ -3,6 +3,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
+use crate::api::SendFiles;
 use crate::frontend::help::TOPICS;
 
 fn now() -> Timestamp {
@@ -22,6 +23,11 @@ fn text(line: &str) -> String {
 
 fn msg(to: &str, text: &str) -> Line {
     Line::Node(Command::SendMessage { to: to.to_owned(), text: text.to_owned() })
+}
+
+fn send(paths: &[&str], to: &[&str]) -> Line {
+    let (paths, to) = (paths.iter().map(PathBuf::from).collect(), to.iter().map(|word| (*word).to_owned()).collect());
+    Line::Node(Command::SendFiles(SendFiles { paths, to, ..SendFiles::default() }))
 }
 
 fn history(change: impl FnOnce(&mut HistoryQuery)) -> HistoryQuery {
@@ -143,6 +149,30 @@ fn right() -> Vec<(&'static str, Line)> {
         ("wait message a --timeout b --timeout 5", wait(Condition::Message("a --timeout b".into()), seconds(5))),
         ("wait message a --timeouts", wait(Condition::Message("a --timeouts".into()), None)),
         ("wait message \" a \"", wait(Condition::Message(" a ".into()), None)),
+        ("send a.txt bob", send(&["a.txt"], &["bob"])),
+        ("send 'my file' bob eve", send(&["my file"], &["bob", "eve"])),
+        ("send a b --to bob eve", send(&["a", "b"], &["bob", "eve"])),
+        ("send --to=bob --to eve -- -rf", send(&["-rf"], &["bob", "eve"])),
+        ("send a 192.0.2.7 4001 bob 7", send(&["a"], &["192.0.2.7:4001", "bob", "7"])),
+        ("send a host 4001", send(&["a"], &["host:4001"])),
+        ("receive", node(Command::Receive)),
+        ("receive auto on", node(Command::ReceiveAuto { on: true })),
+        ("receive auto off", node(Command::ReceiveAuto { on: false })),
+        ("accept 0a", node(Command::Accept { id: "0a".into(), folder: None })),
+        ("reject 0a", node(Command::Reject { id: "0a".into() })),
+        ("transfers", node(Command::Transfers { id: None })),
+        ("pause 0a", node(Command::Pause { id: "0a".into() })),
+        ("resume 0a", node(Command::Resume { id: "0a".into() })),
+        ("cancel 0a", node(Command::Cancel { id: "0a".into() })),
+        ("stats", node(Command::Transfers { id: None })),
+        ("stats 0a", node(Command::Transfers { id: Some("0a".into()) })),
+        (
+            "stats 0a --csv x",
+            session(SessionCommand::Stats { id: Some("0a".into()), file: "x".into(), format: Format::Csv }),
+        ),
+        ("stats --json x", session(SessionCommand::Stats { id: None, file: "x".into(), format: Format::Json })),
+        ("wait transfer", wait(Condition::Transfer(None), None)),
+        ("wait transfer 0a --timeout 5", wait(Condition::Transfer(Some("0a".into())), seconds(5))),
         ("wait delivered", wait(Condition::Delivered(None), None)),
         ("wait delivered 0a --timeout 5", wait(Condition::Delivered(Some("0a".into())), seconds(5))),
         ("expect peer 3", session(SessionCommand::Expect { condition: Condition::Peers(3) })),
@@ -201,6 +231,19 @@ fn lines_that_are_wrong_say_what_would_be_right() {
         ("gossip interval", "the pause in seconds is missing"),
         ("gossip on now", "'now' is too much"),
         ("gossip on --count 3", "--count and --every belong to `gossip start`"),
+        ("send", "PATH is missing"),
+        ("send a", "PEER is missing"),
+        ("send a --to", "PEER is missing"),
+        ("send --to bob", "PATH is missing"),
+        ("send '' bob", "PATH is missing"),
+        ("send a bob --fast", "no option '--fast'"),
+        ("send - bob", "standard input"),
+        ("receive auto", "on or off is missing"),
+        ("receive now", "'now' is too much"),
+        ("receive auto on now", "'now' is too much"),
+        ("accept", "ID is missing"),
+        ("stats --json a --csv b", "one of --json and --csv"),
+        ("stats a b", "'b' is too much"),
         ("wait dead", "PEER is missing"),
         ("chat", "PEER is missing"),
         ("chat a b", "'b' is too much"),

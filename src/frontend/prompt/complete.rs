@@ -176,7 +176,11 @@ mod tests {
             ("config set t", &["team"]),
             ("help conf", &["config"]),
             ("help comp", &["compat"]),
-            ("wait ", &["dead", "delivered", "message", "peer"]),
+            ("wait ", &["dead", "delivered", "message", "peer", "transfer"]),
+            ("send a b", &["bea", "bob"]),
+            ("send a bob e", &["eve"]),
+            ("send a --to b", &["bea", "bob"]),
+            ("receive auto o", &["off", "on"]),
             ("wait peer e", &["eve"]),
             ("nonsense ", &[]),
             ("status ", &[]),
@@ -192,6 +196,7 @@ mod tests {
     fn files_where_a_path_stands() {
         assert!(said("source my", Scene::Command).file);
         assert!(said("history --export x", Scene::Command).file);
+        assert!(said("send ./", Scene::Command).file);
         assert!(!said("msg bob ./", Scene::Command).file);
         assert!(!said("history ", Scene::Command).file);
     }

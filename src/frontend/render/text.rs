@@ -1,5 +1,7 @@
 //! What the node says, for people.
 
+use std::collections::BTreeMap;
+
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
@@ -14,6 +16,7 @@ pub(crate) mod names;
 mod standing;
 #[cfg(test)]
 mod tests;
+mod transfers;
 
 /// A message is said to be old when it was written so much earlier than it came.
 const OLD: SignedDuration = SignedDuration::from_secs(120);
@@ -38,6 +41,8 @@ pub(crate) struct Text {
     color: bool,
     zone: TimeZone,
     names: Names,
+    /// When it was last told how far a transfer is, by id and peer.
+    progress: BTreeMap<(String, String), Timestamp>,
 }
 
 impl Text {
@@ -48,7 +53,7 @@ impl Text {
 
     /// Like [`Text::new`], with times of a given zone.
     pub(crate) fn in_zone(color: bool, zone: TimeZone) -> Self {
-        Self { color, zone, names: Names::default() }
+        Self { color, zone, names: Names::default(), progress: BTreeMap::new() }
     }
 
     /// An event as a line; `None` when a person need not see it.
@@ -112,6 +117,8 @@ impl Text {
                 Some(self.paint(colour::YELLOW, &line))
             }
             Event::Delivery { to, state, reason, .. } => self.delivery(to, *state, reason.as_deref()),
+            Event::Offer { id, from, name, files, bytes } => Some(self.offer(id, from, name, files, *bytes)),
+            Event::Transfer { .. } => self.transfer(stamped),
             Event::Lagged { missed } => Some(self.paint(
                 colour::YELLOW,
                 &format!("({missed} events went by too fast to show; see `history` and `peers`)"),
@@ -171,6 +178,15 @@ impl Text {
             }
             Reply::Doctor(findings) => Some(self.doctor(findings)),
             Reply::Exchange(exchange) => Some(standing::exchange(exchange)),
+            Reply::Sending(sent) => Some(self.sending(sent)),
+            Reply::Transfers(rows) => {
+                rows.iter().for_each(|row| self.names.learn_if_new(&row.peer, &row.name));
+                Some(self.transfers(command, rows))
+            }
+            Reply::Transfer(row) => {
+                self.names.learn_if_new(&row.peer, &row.name);
+                Some(self.transfers(command, std::slice::from_ref(row)))
+            }
             Reply::Seeds(seeds) => Some(self.seeds(seeds, now)),
             Reply::Status(status) => {
                 self.names.learn(&status.peer_id, &status.name);
@@ -204,6 +220,8 @@ impl Text {
             }
             Event::PeerSuspect { peer, name, .. }
             | Event::PeerAlive { peer, name }
+            | Event::Offer { from: peer, name, .. }
+            | Event::Transfer { peer, name, .. }
             | Event::PeerDead { peer, name, .. } => self.names.learn(peer, name),
             Event::Listening { .. }
             | Event::Seed { .. }

@@ -14,9 +14,13 @@ use crate::api::{Event, Stamped};
 /// Messages kept for a later `wait message`; beyond, the oldest are forgotten.
 const KEPT_MESSAGES: usize = 1_024;
 
+/// Transfers that ended, kept for a later `wait transfer`; beyond, the oldest are forgotten.
+const KEPT_TRANSFERS: usize = 256;
+
 /// Gathers what `wait` looks at, so that nothing is missed between two waits.
 pub(super) struct Watch {
     messages: Arc<Mutex<VecDeque<Stamped>>>,
+    transfers: Arc<Mutex<VecDeque<Stamped>>>,
     changes: watch::Receiver<u64>,
     task: AbortHandle,
 }
@@ -25,6 +29,8 @@ impl Watch {
     /// Gather from now on.
     pub(super) fn start(mut events: broadcast::Receiver<Stamped>) -> Self {
         let messages = Arc::new(Mutex::new(VecDeque::new()));
+        let transfers = Arc::new(Mutex::new(VecDeque::new()));
+        let ended = Arc::clone(&transfers);
         let (sender, changes) = watch::channel(0);
         let gathered = Arc::clone(&messages);
         let task = tokio::spawn(async move {
@@ -38,7 +44,15 @@ impl Watch {
                             }
                             messages.push_back(stamped);
                         }
+                        Event::Transfer { state, .. } if state.is_final() => {
+                            let mut transfers = lock(&ended);
+                            if transfers.len() == KEPT_TRANSFERS {
+                                transfers.pop_front();
+                            }
+                            transfers.push_back(stamped);
+                        }
                         Event::Delivery { .. }
+                        | Event::Transfer { .. }
                         | Event::PeerUp { .. }
                         | Event::PeerAlive { .. }
                         | Event::PeerDead { .. }
@@ -53,7 +67,7 @@ impl Watch {
                 sender.send_modify(|changes| *changes += 1);
             }
         });
-        Self { messages, changes, task: task.abort_handle() }
+        Self { messages, transfers, changes, task: task.abort_handle() }
     }
 
     /// Everything so far is about to be looked at.
@@ -72,6 +86,16 @@ impl Watch {
         let fits = |stamped: &Stamped| matches!(&*stamped.event, Event::Message { text, .. } if pattern.is_match(text));
         let place = messages.iter().position(fits)?;
         messages.remove(place)
+    }
+
+    /// The oldest end of a transfer that was not taken before.
+    pub(super) fn take_transfer(&self) -> Option<Stamped> {
+        lock(&self.transfers).pop_front()
+    }
+
+    /// The end of that transfer was waited for by its id.
+    pub(super) fn forget_transfer(&self, wanted: &str) {
+        lock(&self.transfers).retain(|stamped| !matches!(&*stamped.event, Event::Transfer { id, .. } if id == wanted));
     }
 }
 

@@ -70,6 +70,8 @@ async fn who_cannot_be_reached_time_and_again_is_not_cut_off() -> TestResult {
     let mut bob = net.peer_that_met("bob", &["ada"]).await?;
     ada.ask("wait peer bob").await?;
     bob.kill().await?;
+    // As long as the link seems to stand there is nothing to connect.
+    ada.wait("peer_lost", |event| text(event, "name") == "bob").await?;
     // A command gives up after `--max-retries` (3) more dials than one.
     let refused = ada.reply_to("connect bob").await?;
     assert_eq!(text(&refused["error"], "code"), "unreachable");

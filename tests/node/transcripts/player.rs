@@ -63,7 +63,9 @@ impl Player<'_> {
             FILE => {
                 let lines = block.steps.iter().flat_map(|step| &step.expected);
                 let text: String = lines.map(|line| self.known.filled(line) + "\n").collect();
-                std::fs::write(self.folder.join(&rest), text).map_err(|error| format!("{}: {error}", block.line))
+                let file = self.folder.join(&rest);
+                let made = file.parent().map_or(Ok(()), std::fs::create_dir_all);
+                made.and_then(|()| std::fs::write(file, text)).map_err(|error| format!("{}: {error}", block.line))
             }
             SHELL => block.steps.iter_mut().try_for_each(|step| self.command(step)),
             name => {

@@ -2,7 +2,7 @@ use std::time::{Duration, Instant};
 
 use liveness::detector::{Detector, Input, Output, ProbeId, RelayToken, Stamps};
 use liveness::protocol::Suspicion;
-use liveness::{Alive, Config, Event, FaultKind, Incarnation, Reason, State, Status};
+use liveness::{Alive, Config, Event, Incarnation, Reason, State, Status};
 
 use crate::cast::peer;
 
@@ -213,10 +213,10 @@ fn helpers_are_asked_and_only_a_true_sign_of_life_counts() {
     // Who cannot help is replaced.
     let refused = bench.input(Input::Unhelpful { helper: asks[2].0, target: peer(1), probe });
     assert!(matches!(refused[..], [Output::AskHelper { helper, .. }] if helper == stranger), "{refused:?}");
-    let forged = |peer| Output::Fault { peer, kind: FaultKind::ForgedStatement };
-    assert_eq!(bench.input(helped(helper, &old)), [forged(helper)]);
+    // What does not hold is no sign of life, and no fault of the helper's, who hands on what it was given.
+    assert_eq!(bench.input(helped(helper, &old)), []);
     let other = Alive { peer: peer(2), ..true_one.clone() };
-    assert_eq!(bench.input(helped(asks[1].0, &other)), [forged(asks[1].0)]);
+    assert_eq!(bench.input(helped(asks[1].0, &other)), []);
     assert_eq!(bench.status(1).state, State::Suspect);
     let alive = Output::Event(Event::Alive { peer: peer(1) });
     assert_eq!(bench.input(helped(stranger, &true_one)), [alive]);

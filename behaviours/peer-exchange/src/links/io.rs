@@ -1,5 +1,7 @@
 //! What goes into the core of links and what comes out of it.
 
+use std::time::Instant;
+
 use libp2p::{Multiaddr, PeerId};
 
 use crate::card::SignedCard;
@@ -66,6 +68,13 @@ pub enum Input {
         link: LinkId,
         /// Why, for people.
         reason: String,
+    },
+    /// Several links to that peer are wanted, so that none is closed as a duplicate. A later time replaces an earlier one.
+    KeepSecond {
+        /// Whose.
+        peer: PeerId,
+        /// How long.
+        until: Instant,
     },
     /// The connection is gone.
     Closed {

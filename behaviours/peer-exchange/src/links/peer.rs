@@ -25,6 +25,8 @@ pub(super) struct Peer {
     pub(super) reason: String,
     /// Since when several links live.
     pub(super) several_since: Option<Instant>,
+    /// Until then several links are wanted.
+    pub(super) several_until: Option<Instant>,
     /// Bounds how often its card changes.
     pub(super) updates: Bucket,
     /// Whether it was reported as foreign.
@@ -84,6 +86,7 @@ impl Peer {
             ending: None,
             reason: String::new(),
             several_since: None,
+            several_until: None,
             updates: Bucket::new(UPDATE_RATE, UPDATE_BURST, now),
             foreign: false,
         }

@@ -276,6 +276,19 @@ fn the_larger_peer_leaves_the_decision_to_the_other_for_a_long_while() {
 }
 
 #[test]
+fn a_second_link_that_is_wanted_stays_until_it_is_not() {
+    for smaller in [true, false] {
+        let mut bench = Bench::up(smaller);
+        let wanted = Duration::from_secs(20);
+        bench.links.handle_input(Input::KeepSecond { peer: bench.peer, until: bench.now + wanted }, bench.now);
+        bench.open(2);
+        bench.hello(2, 5);
+        assert_eq!(bench.after(wanted - MS), []);
+        assert_eq!(bench.after(MS), [bench.close(1)]);
+    }
+}
+
+#[test]
 fn pruning_never_takes_the_last_link() {
     let mut bench = Bench::up(true);
     bench.open(2);

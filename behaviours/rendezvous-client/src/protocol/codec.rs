@@ -6,7 +6,7 @@ use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::StreamProtocol;
 use libp2p::request_response;
 
-use super::{Expected, FaultKind, MAX_MESSAGE_BYTES, Request, Response};
+use super::{Expected, MAX_MESSAGE_BYTES, Request, Response};
 use crate::protobuf::varint;
 
 /// Reads and writes the streams. It remembers what it wrote, since one copy serves one stream; so answers are checked,
@@ -39,7 +39,10 @@ impl request_response::Codec for Codec {
             let _ = io.read(&mut [0]).await;
             return Ok(Response::Nothing);
         }
-        let Some(length) = read_length(io).await? else { return Ok(Response::Nonsense(FaultKind::Malformed)) };
+        let Some(length) = read_length(io).await? else {
+            // Too long, which an honest seed's list becomes when others fill it: a list that failed, and nobody's fault.
+            return Err(io::ErrorKind::InvalidData.into());
+        };
         let mut bytes = Vec::new();
         // Memory is taken for what comes, not for what is announced.
         let read = io.take(length as u64).read_to_end(&mut bytes).await?;

@@ -145,16 +145,7 @@ async fn an_answer_of_another_type_is_a_fault() {
 #[tokio::test]
 async fn garbage_is_a_fault() {
     let long_cookie = [number(1, 4), bytes(6, &[bytes(2, &[7; 513]), number(3, 0)].concat())].concat();
-    let garbage = [
-        vec![0xff; 100],
-        framed(vec![]),
-        framed(vec![0xff; 100]),
-        framed(number(1, 4)),
-        // One byte more than a message may have, though only announced.
-        varint(1024 * 1024 + 1),
-        varint(u64::MAX),
-        framed(long_cookie),
-    ];
+    let garbage = [framed(vec![]), framed(vec![0xff; 100]), framed(number(1, 4)), framed(long_cookie)];
     for answer in garbage {
         let (peer, events) = to_discover(500, answer).await;
         assert_eq!(events, [Event::Fault { peer, kind: FaultKind::Malformed }, Event::DiscoverFailed { peer }]);
@@ -190,6 +181,24 @@ async fn of_too_many_registrations_the_first_ones_count() {
 }
 
 #[tokio::test]
+async fn an_answer_that_is_too_long_is_nobodys_fault() {
+    // One byte more than a message may have, though only announced; so long that the length itself has no end.
+    for answer in [varint(1024 * 1024 + 1), varint(u64::MAX), vec![0xff; 100]] {
+        let (peer, events) = to_discover(500, answer).await;
+        assert_eq!(events, [Event::DiscoverFailed { peer }]);
+    }
+}
+
+#[tokio::test]
+async fn a_record_that_is_too_long_is_left_out_without_blame() {
+    let (huge, whole) = (record(&key(3), vec![address(); 2_000]), record(&key(1), vec![address()]));
+    let list = [registration(NAMESPACE, &huge, 120), registration(NAMESPACE, &whole, 120)];
+    let (_, events) = to_discover(500, framed(page(&list))).await;
+    assert!(!events.iter().any(|event| matches!(event, Event::Fault { .. })), "{events:?}");
+    assert_eq!(listed(&events), [(peer(1), vec![address()])]);
+}
+
+#[tokio::test]
 async fn whom_nobody_signed_for_is_dropped() {
     let whole = record(&key(1), vec![address()]);
     let mut changed = whole.clone();
@@ -202,8 +211,7 @@ async fn whom_nobody_signed_for_is_dropped() {
         let kind = b"/libp2p/routing-state-record".to_vec();
         libp2p::core::SignedEnvelope::new(&key(2), domain, kind, payload).unwrap().into_protobuf_encoding()
     };
-    let huge = record(&key(3), vec![address(); 2_000]);
-    for bad in [changed, stolen, huge, vec![], vec![0xff; 50]] {
+    for bad in [changed, stolen, vec![], vec![0xff; 50]] {
         let list = [registration(NAMESPACE, &bad, 120), registration(NAMESPACE, &whole, 120)];
         let (seed, events) = to_discover(500, framed(page(&list))).await;
         assert_eq!(events[0], Event::Fault { peer: seed, kind: FaultKind::BadRecord });

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use super::oneshot::Client;
-use super::render::text::Text;
-use super::{complain, render};
+use super::client::Client;
 use crate::api::{ApiError, ErrorCode, Finding, Reply, Severity};
+use crate::frontend::render::text::Text;
+use crate::frontend::{complain, render};
 
 /// Print the findings of the running node, else those of `outside`; the exit status. 0 also with warnings, 1 when something
 /// does not work.
