@@ -295,6 +295,15 @@ impl EventLoop {
         here_only: bool,
     ) -> Option<(PeerId, Command, Answer)> {
         let word = command.peer().unwrap_or_default().to_owned();
+        // An address is news also of somebody who is known, and perhaps known at an older one only.
+        if let Ok(address) = word.parse::<Multiaddr>()
+            && let (address, Some(peer)) = split_peer(&address)
+            && peer != self.local
+            && self.directory.get(&peer).is_some()
+        {
+            let named = dialer::Input::Named { peer, addresses: vec![address], source: Source::Gossip };
+            self.dialer.handle_input(named, Instant::now());
+        }
         match self.directory.meaning(&word) {
             Meaning::Peer(peer) if peer == self.local => {
                 fail(answer, ErrorCode::Usage, "that is this node itself".to_owned());
