@@ -267,3 +267,16 @@ async fn a_peer_we_disconnected_from_is_not_dialled_again_until_it_is_wanted() -
     ada.deliver("bob", "wanted again").await?;
     Ok(())
 }
+
+#[tokio::test]
+async fn an_address_leads_to_somebody_who_was_known_at_another_one() -> TestResult {
+    let net = Net::with_seeds(0).await?;
+    let (mut ada, mut bob) = (net.peer("ada", &[])?, net.peer("bob", &[])?);
+    ada.ask(&format!("connect {}", bob.address().await?)).await?;
+    ada.kill().await?;
+    bob.kill().await?;
+    // Each comes back at a new port, and knows the other at the old one.
+    let (mut ada, bob) = (net.peer("ada", &[])?, net.peer("bob", &[])?);
+    ada.ask(&format!("connect {}", bob.address().await?)).await?;
+    Ok(())
+}
